@@ -1,0 +1,1 @@
+"""Load, latency and scale, measured."""

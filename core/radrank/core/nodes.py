@@ -1,0 +1,199 @@
+"""The items of one modality as columns of arrays: what the index searches and the graph gathers from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.studies import Modality
+from radrank.core.vectors import Matrix, Rows, exact_neighbours
+
+NO_ROW = -1
+
+
+class Column:
+    """Rows of a large, perhaps memory-mapped array, followed by a few fresh rows in memory; neither is copied."""
+
+    def __init__(self, base: NDArray[Any], fresh: NDArray[Any] | None = None) -> None:
+        self.base = base
+        self.fresh = base[:0] if fresh is None else fresh
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.fresh)
+
+    @property
+    def width(self) -> int:
+        return int(self.base.shape[1])
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """The rows [..., width], by global row number; all must exist."""
+        if not len(self.fresh):
+            found: NDArray[Any] = self.base[rows]
+            return found
+        taken = np.empty((*rows.shape, *self.base.shape[1:]), dtype=self.base.dtype)
+        is_fresh = rows >= len(self.base)
+        taken[~is_fresh] = self.base[rows[~is_fresh]]
+        taken[is_fresh] = self.fresh[rows[is_fresh] - len(self.base)]
+        return taken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbours:
+    """A kNN table: each row's most similar archive items, never of its own study.
+
+    rows: int32 [n, k], archive rows, best first, −1 where there are fewer
+    cosines: float32 [n, k], 0 where there is no row
+    """
+
+    rows: Column
+    cosines: Column
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nodes:
+    """All items of one modality in one role (gallery or archive).
+
+    vectors: float32 [n, d], unit
+    study: int32 [n], index of each item's study
+    same, cross: kNN tables into the archive items of this and of the other modality
+    pairs: int32 [n, p], rows of the other modality of the same study, −1 padded; all −1 for a mere gallery
+    normal: int8 [n], 1 normal, −1 abnormal, 0 unknown (0 throughout for a mere gallery)
+    alive: bool [n], False for what was deleted or replaced since the snapshot
+    """
+
+    modality: Modality
+    vectors: Column
+    study: NDArray[np.int32]
+    same: Neighbours
+    cross: Neighbours
+    pairs: Column
+    normal: NDArray[np.int8]
+    alive: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def neighbour_table(
+    rows: Rows, cosines: NDArray[np.float32], own: NDArray[np.int32], studies: NDArray[np.int32], width: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Cuts over-fetched neighbours to a table of `width`, dropping a row's own study.
+
+    rows int64 [n, m] and cosines [n, m], best first (−1: none); own int32 [n], study of each query row; studies int32,
+    study of each archive row. Returns int32 [n, width] and float32 [n, width].
+    """
+    keep = (rows >= 0) & (studies[np.maximum(rows, 0)] != own[:, None]) if len(studies) else rows >= 0
+    kept_rows, kept_cosines = first_kept(rows, cosines, keep, width)
+    return kept_rows.astype(np.int32), kept_cosines
+
+
+def first_kept(
+    rows: NDArray[np.integer], values: NDArray[np.float32], keep: NDArray[np.bool_], width: int
+) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+    """The first `width` kept entries of every row, in order; −1 and 0 where there are fewer. [n, m] → [n, width]."""
+    if rows.shape[1] < width:
+        gap = ((0, 0), (0, width - rows.shape[1]))
+        rows, values, keep = np.pad(rows, gap), np.pad(values, gap), np.pad(keep, gap)
+    if not keep[:, :width].all():
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :width]
+        rows = np.take_along_axis(rows, order, axis=1)
+        values = np.take_along_axis(values, order, axis=1)
+        keep = np.take_along_axis(keep, order, axis=1)
+    rows, values, keep = rows[:, :width], values[:, :width], keep[:, :width]
+    return np.where(keep, rows, NO_ROW), np.where(keep, values, np.float32(0.0)).astype(np.float32, copy=False)
+
+
+def paired_rows(study: NDArray[np.int32], other: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    """Rows of the other modality with the same study, at most `width` of them.
+
+    study int32 [n] and other int32 [m] are study indices. Returns int32 [n, width], −1 padded.
+    """
+    order = np.argsort(other, kind="stable")
+    ordered = other[order]
+    first = np.searchsorted(ordered, study, side="left")
+    last = np.searchsorted(ordered, study, side="right")
+    slots = first[:, None] + np.arange(width)
+    inside = slots < last[:, None]
+    if not len(other):
+        return np.full((len(study), width), NO_ROW, dtype=np.int32)
+    return np.where(inside, order[np.minimum(slots, len(other) - 1)], NO_ROW).astype(np.int32)
+
+
+def exact_nodes(
+    *,
+    vectors: dict[Modality, Matrix],
+    studies: dict[Modality, NDArray[np.int32]],
+    normal: dict[Modality, NDArray[np.int8]],
+    width: int,
+    pairs: int,
+) -> dict[Modality, Nodes]:
+    """An archive held in memory, its tables by exact scan: for training, evaluation and small archives.
+
+    vectors: float32 [n, d] per modality; studies and normal: [n]; width: of the kNN tables; pairs: of the pair table.
+    """
+    return {
+        m: Nodes(
+            modality=m,
+            vectors=Column(vectors[m]),
+            study=studies[m],
+            same=exact_table(vectors[m], studies[m], vectors[m], studies[m], width),
+            cross=exact_table(vectors[m], studies[m], vectors[m.other], studies[m.other], width),
+            pairs=Column(paired_rows(studies[m], studies[m.other], pairs)),
+            normal=normal[m],
+            alive=np.ones(len(studies[m]), dtype=np.bool_),
+        )
+        for m in Modality
+    }
+
+
+def exact_gallery(
+    *,
+    vectors: dict[Modality, Matrix],
+    studies: dict[Modality, NDArray[np.int32]],
+    archive: dict[Modality, Nodes],
+    width: int,
+) -> dict[Modality, Nodes]:
+    """A gallery beside an archive: items to rank that bring neither pairs nor labels, only neighbours."""
+
+    def table(m: Modality, among: Modality) -> Neighbours:
+        source = archive[among]
+        return exact_table(vectors[m], studies[m], source.vectors.base, source.study, width)
+
+    return {
+        m: Nodes(
+            modality=m,
+            vectors=Column(vectors[m]),
+            study=studies[m],
+            same=table(m, m),
+            cross=table(m, m.other),
+            pairs=Column(np.full((len(studies[m]), 1), NO_ROW, dtype=np.int32)),
+            normal=np.zeros(len(studies[m]), dtype=np.int8),
+            alive=np.ones(len(studies[m]), dtype=np.bool_),
+        )
+        for m in Modality
+    }
+
+
+def exact_table(
+    queries: Matrix, own: NDArray[np.int32], gallery: Matrix, studies: NDArray[np.int32], width: int
+) -> Neighbours:
+    """The kNN table of queries [n, d] among gallery [m, d] by full scan, own studies left out."""
+    # A study holds few images: that many more than wanted are sure to leave enough of other studies.
+    most = int(np.bincount(studies[studies >= 0]).max()) if len(studies) else 0
+    rows, cosines = exact_neighbours(queries, gallery, width + most)
+    kept = neighbour_table(rows, cosines, own, studies, width)
+    return Neighbours(rows=Column(kept[0]), cosines=Column(kept[1]))
+
+
+def best_of_each_study(
+    rows: Rows, cosines: NDArray[np.float32], study: NDArray[np.int32], k: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """The k best items, one a study, ties by row. rows int64 [m] and cosines [m] in any order; study of all rows."""
+    order = np.lexsort((rows, -cosines))
+    rows, cosines = rows[order], cosines[order]
+    first = np.unique(study[rows], return_index=True)[1]
+    first.sort()
+    return rows[first[:k]], cosines[first[:k]]

@@ -1,0 +1,89 @@
+"""What core needs from the engines. All calls block, release the GIL while they compute, and are thread-safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.studies import Modality
+from radrank.core.vectors import Matrix, Rows
+
+Progress = Callable[[int, int], None]
+"""Called with (done, of how many)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineManifest:
+    """What an engine is made of, for a reply's provenance."""
+
+    sha256: str
+    precision: str
+    runtime: str
+
+
+class Encoder(Protocol):
+    """Both towers of one dual encoder."""
+
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def manifests(self) -> Mapping[Modality, EngineManifest]: ...
+    def encode_images(self, pixels: NDArray[np.uint8]) -> Matrix:
+        """pixels uint8 [n, image_size, image_size], gray. Returns unit vectors float32 [n, dimensions]."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        """Unit vectors float32 [n, dimensions]; what passes the token limit is cut."""
+        ...
+
+    def classify(self, vectors: Matrix, modality: Modality) -> NDArray[np.float32]:
+        """Probability of an abnormal study, float32 [n], of unit vectors [n, dimensions]."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class CandidateIndex(Protocol):
+    """Nearest neighbours by cosine among the rows it was built from."""
+
+    def __len__(self) -> int: ...
+    def search(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+        """queries float32 [q, d], unit. Returns rows int64 and cosines float32, both [q, min(k, n)], best first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class IndexFactory(Protocol):
+    """Makes, keeps and reopens candidate indexes of one kind."""
+
+    @property
+    def name(self) -> str:
+        """Kind and parameters, for the snapshot's manifest."""
+        ...
+
+    def build(self, vectors: Matrix, *, progress: Progress | None = None) -> CandidateIndex: ...
+    def save(self, index: CandidateIndex, path: Path) -> None: ...
+    def load(self, path: Path, vectors: Matrix) -> CandidateIndex: ...
+
+
+class Reranker(Protocol):
+    """Scores candidates from their graph."""
+
+    @property
+    def manifest(self) -> EngineManifest: ...
+    @property
+    def settings(self) -> GraphSettings: ...
+    def score(self, batch: GraphBatch) -> NDArray[np.float32]:
+        """float32 [B, K]; padded slots hold anything."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,359 @@
+"""One search: encode, candidates, graph, re-rank, order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.columns import VIEW_CODES
+from radrank.core.errors import InvalidQuery, NotFound
+from radrank.core.filters import Filters
+from radrank.core.graph import Candidates, GraphBuilder
+from radrank.core.ports import Encoder, EngineManifest, Reranker
+from radrank.core.studies import PRIMARY_ORDER, Modality
+from radrank.core.vectors import Vector, unit
+from radrank.core.view import View
+
+OFF = "off"
+MAX_K = 1_000
+DEFAULT_CANDIDATES = 100
+SCREEN_VOTERS = 10
+_PREFERENCE = {VIEW_CODES[view]: place for place, view in enumerate(PRIMARY_ORDER)}
+_SCORE_DECIMALS = 5  # scores closer than rounding noise are ties, and ties are broken by id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageQuery:
+    """pixels: uint8 [S, S], gray, at the encoder's image size."""
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextQuery:
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorQuery:
+    """vector: float32 [d], any length; modality: what it is the vector of."""
+
+    vector: Vector = field(repr=False)
+    modality: Modality = Modality.IMAGE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyQuery:
+    """A study of the archive; `modality` None asks with its image where it has one, else its report."""
+
+    study_id: str = field(repr=False)
+    modality: Modality | None = None
+
+
+Content = ImageQuery | TextQuery | VectorQuery | StudyQuery
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchQuery:
+    """What to search for.
+
+    target: None ranks the other modality than the query's
+    candidates: first-stage candidates, 0 for the default; reranker: a name, "off", or None for the default
+    decode_us: what decoding the request took, to be told in the reply
+    """
+
+    content: Content
+    target: Modality | None = None
+    k: int = 10
+    candidates: int = 0
+    reranker: str | None = None
+    filters: Filters = field(default_factory=Filters)
+    exclude: tuple[str, ...] = field(default=(), repr=False)
+    one_per_patient: bool = False
+    decode_us: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """One study found; ranks count from 1. position and view: of the found image, 0 for a report."""
+
+    study_id: str = field(repr=False)
+    study: int
+    position: int
+    view: int
+    rank: int
+    score: float
+    candidate_rank: int
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTimes:
+    """Microseconds."""
+
+    decode: int = 0
+    encode: int = 0
+    candidates: int = 0
+    graph: int = 0
+    rerank: int = 0
+    order: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """The answer to one search, with what it was made from (None where a stage did not run)."""
+
+    hits: tuple[Hit, ...]
+    query_modality: Modality
+    target: Modality
+    times: StageTimes
+    sequence: int
+    reranker: str
+    encoder: EngineManifest | None
+    reranker_manifest: EngineManifest | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Screening:
+    """abnormal: the classifier's probability; vote: share of abnormal among `voters` retrieved studies."""
+
+    abnormal: float
+    vote: float
+    voters: int
+    times: StageTimes
+    sequence: int
+    encoder: EngineManifest | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Encoded:
+    vector: Vector
+    modality: Modality
+    own: int | None
+    manifest: EngineManifest | None
+
+
+class _Stopwatch:
+    """Laps in microseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter_ns()
+
+    def lap(self) -> int:
+        now = time.perf_counter_ns()
+        lap, self._last = now - self._last, now
+        return lap // 1_000
+
+
+class Ranker:
+    """Ranks one view of the archive with one bundle's engines. Immutable and thread-safe."""
+
+    def __init__(
+        self, *, encoder: Encoder, rerankers: Mapping[str, Reranker], default_reranker: str, view: View
+    ) -> None:
+        self.encoder = encoder
+        self.rerankers = rerankers
+        self.default_reranker = default_reranker
+        self.view = view
+        self._builders = {
+            name: GraphBuilder(gallery=view.nodes, archive=view.nodes, settings=reranker.settings)
+            for name, reranker in rerankers.items()
+        }
+
+    def search(self, query: SearchQuery) -> Ranking:
+        """Raises InvalidQuery and NotFound."""
+        self._check(query)
+        name = self.default_reranker if query.reranker is None else query.reranker
+        watch = _Stopwatch()
+        encoded = self._encode(query.content)
+        target = query.target or encoded.modality.other
+        encode_us = watch.lap()
+
+        view = self.view
+        excluded = self._excluded(query.exclude, encoded.own)
+        mask = view.mask(target, query.filters, excluded)
+        wanted = max(query.k, query.candidates or DEFAULT_CANDIDATES)
+        found = view.nearest(target, encoded.vector, wanted, mask)
+        candidates_us = watch.lap()
+
+        scores, manifest = found.cosines, None
+        graph_us = rerank_us = 0
+        if name != OFF and len(found):
+            reranker = self.rerankers[name]
+            manifest = reranker.manifest
+            builder = self._builders[name]
+            bridges = self._bridges(builder, encoded, target, found, filtered=mask is not None, excluded=excluded)
+            graph = builder.build(
+                query=encoded.vector,
+                query_modality=encoded.modality,
+                target=target,
+                candidates=found,
+                bridges=bridges,
+                excluded=excluded,
+            )
+            batch = builder.batch([graph])
+            graph_us = watch.lap()
+            scores = reranker.score(batch)[0, : len(found)]
+            rerank_us = watch.lap()
+        hits = self._order(target, found, scores, k=query.k, one_per_patient=query.one_per_patient)
+        times = StageTimes(
+            decode=query.decode_us,
+            encode=encode_us,
+            candidates=candidates_us,
+            graph=graph_us,
+            rerank=rerank_us,
+            order=watch.lap(),
+        )
+        return Ranking(
+            hits=hits,
+            query_modality=encoded.modality,
+            target=target,
+            times=times,
+            sequence=view.sequence,
+            reranker=name,
+            encoder=encoded.manifest,
+            reranker_manifest=manifest,
+        )
+
+    def screen(self, content: Content, *, k: int = SCREEN_VOTERS, decode_us: int = 0) -> Screening:
+        """Normal or abnormal, by the classifier and by the vote of the k nearest reports whose status is known."""
+        watch = _Stopwatch()
+        encoded = self._encode(content)
+        encode_us = watch.lap()
+        view = self.view
+        nodes = view.nodes[Modality.REPORT]
+        known = (nodes.normal != 0) & nodes.alive
+        if encoded.own is not None:
+            known &= nodes.study != encoded.own
+        voters = view.nearest(Modality.REPORT, encoded.vector, k, known)
+        votes = nodes.normal[voters.rows] < 0
+        times = StageTimes(decode=decode_us, encode=encode_us, candidates=watch.lap())
+        return Screening(
+            abnormal=float(self.encoder.classify(encoded.vector[None, :], encoded.modality)[0]),
+            vote=float(votes.mean()) if len(votes) else 0.0,
+            voters=len(votes),
+            times=times,
+            sequence=view.sequence,
+            encoder=encoded.manifest,
+        )
+
+    def _check(self, query: SearchQuery) -> None:
+        if not 1 <= query.k <= MAX_K:
+            raise InvalidQuery("k", f"must be from 1 to {MAX_K}")
+        if query.candidates and not query.k <= query.candidates <= MAX_K:
+            raise InvalidQuery("candidates", f"must be 0, or from k to {MAX_K}")
+        name = query.reranker
+        if name is not None and name != OFF and name not in self.rerankers:
+            raise InvalidQuery("reranker", f"must be one of: {', '.join([*sorted(self.rerankers), OFF])}")
+
+    def _encode(self, content: Content) -> _Encoded:
+        if isinstance(content, VectorQuery):
+            return _Encoded(vector=self._checked(content.vector), modality=content.modality, own=None, manifest=None)
+        if isinstance(content, StudyQuery):
+            return self._stored(content)
+        if isinstance(content, ImageQuery):
+            vectors, modality = self.encoder.encode_images(content.pixels[None]), Modality.IMAGE
+        else:
+            if not content.text.strip():
+                raise InvalidQuery("text", "must hold more than blanks")
+            vectors, modality = self.encoder.encode_texts([content.text]), Modality.REPORT
+        return _Encoded(vector=vectors[0], modality=modality, own=None, manifest=self.encoder.manifests[modality])
+
+    def _checked(self, vector: Vector) -> Vector:
+        dimensions = self.encoder.dimensions
+        if vector.shape != (dimensions,):
+            raise InvalidQuery("embedding", f"has {vector.size} numbers, the bundle's space has {dimensions}")
+        if not np.isfinite(vector).all():
+            raise InvalidQuery("embedding", "holds NaN or infinity")
+        if not vector.any():
+            raise InvalidQuery("embedding", "is all zeros, which points nowhere")
+        return unit(vector)
+
+    def _stored(self, content: StudyQuery) -> _Encoded:
+        view = self.view
+        own = view.find(content.study_id)
+        if own is None:
+            raise NotFound("study")
+        for modality in (content.modality,) if content.modality else (Modality.IMAGE, Modality.REPORT):
+            rows = view.items_of(modality, own)
+            if len(rows):
+                vector = view.nodes[modality].vectors.take(self._primary(modality, rows))[0]
+                return _Encoded(vector=vector, modality=modality, own=own, manifest=None)
+        raise InvalidQuery(
+            "study", f"has no {content.modality}" if content.modality else "has neither image nor report"
+        )
+
+    def _primary(self, modality: Modality, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The image that stands for its study."""
+        codes = [_PREFERENCE[self.view.position(modality, int(row))[1]] for row in rows]
+        return rows[[int(np.argmin(codes))]]
+
+    def _excluded(self, ids: Sequence[str], own: int | None) -> NDArray[np.int32]:
+        rows = {row for row in map(self.view.find, ids) if row is not None}
+        if own is not None:
+            rows.add(own)
+        return np.array(sorted(rows), dtype=np.int32)
+
+    def _bridges(
+        self,
+        builder: GraphBuilder,
+        encoded: _Encoded,
+        target: Modality,
+        found: Candidates,
+        *,
+        filtered: bool,
+        excluded: NDArray[np.int32],
+    ) -> dict[Modality, Candidates]:
+        """The query's nearest archive items of both modalities; filters bound the hits, not the archive around them."""
+        k = builder.settings.query_neighbours
+        bridges: dict[Modality, Candidates] = {}
+        for m in Modality:
+            if m is target and not filtered and len(found) >= min(k, len(self.view.nodes[m])):
+                bridges[m] = Candidates(rows=found.rows[:k], cosines=found.cosines[:k])
+            else:
+                bridges[m] = self.view.nearest(m, encoded.vector, k, self.view.mask(m, Filters(), excluded))
+        return bridges
+
+    def _order(
+        self, target: Modality, found: Candidates, scores: NDArray[np.float32], *, k: int, one_per_patient: bool
+    ) -> tuple[Hit, ...]:
+        view = self.view
+        studies = view.nodes[target].study[found.rows]
+        ids = view.ids(studies)
+        rounded = np.round(scores.astype(np.float64), _SCORE_DECIMALS)
+        order = np.lexsort((ids, -rounded))
+        if one_per_patient:
+            order = _first_of_each(order, view.patients(studies))
+        hits = []
+        for rank, place in enumerate(order[:k], start=1):
+            position, code = view.position(target, int(found.rows[place]))
+            hits.append(
+                Hit(
+                    study_id=bytes(ids[place]).decode(),
+                    study=int(studies[place]),
+                    position=position,
+                    view=code,
+                    rank=rank,
+                    score=float(rounded[place]),
+                    candidate_rank=int(place) + 1,
+                    cosine=float(found.cosines[place]),
+                )
+            )
+        return tuple(hits)
+
+
+def _first_of_each(order: NDArray[np.int64], patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keeps the best hit of each patient; a study without a patient (0) stands for itself."""
+    seen: set[int] = set()
+    kept = []
+    for place in order:
+        patient = int(patients[place])
+        if patient and patient in seen:
+            continue
+        seen.add(patient)
+        kept.append(place)
+    return np.array(kept, dtype=np.int64)

@@ -1,0 +1,305 @@
+"""An immutable directory built from an archive: vectors, indexes, neighbour tables, columns, and a manifest of hashes.
+
+SNAPSHOTS/CURRENT                    the name of the directory in use
+SNAPSHOTS/00000042-1f3a…/manifest.json
+                         studies/    ids, patients, normal, dates, labels
+                         image/      vectors, study, views, positions, kNN tables, pairs, index
+                         report/     the same, without views and positions
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.columns import VIEW_CODES, StudyColumns
+from radrank.core.errors import Mismatch, NotFound
+from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
+from radrank.core.graph import GraphSettings
+from radrank.core.nodes import Column, Neighbours, neighbour_table, paired_rows
+from radrank.core.ports import CandidateIndex, IndexFactory, Progress
+from radrank.core.records import Record
+from radrank.core.studies import Modality, Study
+from radrank.core.vectors import Matrix, exact_neighbours
+
+_SCHEMA_VERSION = 1
+_CURRENT = "CURRENT"
+_EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, and they are exact
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Items:
+    """The items of one modality in a snapshot; arrays are memory-mapped.
+
+    views: int8 [n] codes of columns.VIEW_CODES; positions: int32 [n], place among the study's images. Both are zero
+    for reports.
+    """
+
+    vectors: Matrix
+    study: NDArray[np.int32]
+    views: NDArray[np.int8]
+    positions: NDArray[np.int32]
+    same: Neighbours
+    cross: Neighbours
+    pairs: NDArray[np.int32]
+    index: CandidateIndex
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """An opened snapshot."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    sha256: str
+    columns: StudyColumns
+    items: Mapping[Modality, Items]
+
+    @property
+    def sequence(self) -> int:
+        """The archive's last change that is in it."""
+        return int(self.manifest["sequence"])
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.manifest["dimensions"])
+
+
+def current(home: Path) -> Path:
+    """The snapshot directory in use below `home`. Raises NotFound."""
+    pointer = home / _CURRENT
+    if not pointer.is_file():
+        raise NotFound(f"snapshot in {home}", "build one: radrank index build --help")
+    return home / pointer.read_text(encoding="utf-8").strip()
+
+
+def open_snapshot(path: Path, *, factory: IndexFactory, encoder: str | None = None) -> Snapshot:
+    """Opens a snapshot after checking every hash. `encoder`: the identity its vectors must come from."""
+    source = path / "manifest.json"
+    if not source.is_file():
+        raise NotFound(f"snapshot {path}", "it has no manifest.json")
+    manifest = json.loads(source.read_text(encoding="utf-8"))
+    if manifest["schema"] != _SCHEMA_VERSION:
+        raise Mismatch(f"{path}: schema", str(_SCHEMA_VERSION), str(manifest["schema"]))
+    if encoder is not None and manifest["encoder"] != encoder:
+        raise Mismatch(f"{path}: encoder of its vectors", encoder[:12], str(manifest["encoder"])[:12])
+    if manifest["index"] != factory.name:
+        raise Mismatch(f"{path}: index", factory.name, str(manifest["index"]))
+    check_files(path, manifest["files"])
+    return Snapshot(
+        path=path,
+        manifest=manifest,
+        sha256=sha256_of(source),
+        columns=_load_columns(path / "studies"),
+        items={m: _load_items(path / m.value, factory) for m in Modality},
+    )
+
+
+def build_snapshot(
+    home: Path,
+    records: Iterable[Record],
+    *,
+    sequence: int,
+    encoder: str,
+    dimensions: int,
+    graph: GraphSettings,
+    factory: IndexFactory,
+    progress: Progress | None = None,
+) -> Path:
+    """Builds a snapshot and makes it the current one. Returns its directory.
+
+    records: sorted by the UTF-8 bytes of their study ids; sequence: the archive's last change that is in them.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
+    try:
+        counts = _write_items(building, records, dimensions)
+        for step, m in enumerate(Modality):
+            _index(building / m.value, factory)
+            if progress:
+                progress(step + 1, 4)
+        for step, m in enumerate(Modality):
+            _write_tables(building, m, factory, graph)
+            if progress:
+                progress(step + 3, 4)
+        manifest = {
+            "schema": _SCHEMA_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sequence": sequence,
+            "encoder": encoder,
+            "dimensions": dimensions,
+            "index": factory.name,
+            "table_width": graph.table_width,
+            "pairs": graph.pairs,
+            "counts": counts,
+            "files": file_table(building),
+        }
+        write_json(building / "manifest.json", manifest)
+        final = home / f"{sequence:08d}-{sha256_of(building / 'manifest.json')[:12]}"
+        if final.exists():
+            shutil.rmtree(building)  # the same content was built before
+        else:
+            publish(building, final)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    replace_text(home / _CURRENT, final.name + "\n")
+    return final
+
+
+def prune(home: Path, keep: Iterable[Path]) -> None:
+    """Removes snapshots that nothing uses any more, and what an interrupted build left."""
+    kept = {path.name for path in keep}
+    for path in home.iterdir():
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+class _VectorFile:
+    """A .npy of float32 [n, d] that grows row by row: numpy leaves room in the header for the final n."""
+
+    def __init__(self, path: Path, dimensions: int) -> None:
+        self._file = path.open("wb")
+        self._dimensions = dimensions
+        self.rows = 0
+        self._header()
+
+    def append(self, vectors: Matrix) -> None:
+        self._file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+        self.rows += len(vectors)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._header()
+        self._file.close()
+
+    def _header(self) -> None:
+        shape = (self.rows, self._dimensions)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+
+def _write_items(building: Path, records: Iterable[Record], dimensions: int) -> dict[str, int]:
+    studies: list[Study] = []
+    owners: dict[Modality, list[int]] = {m: [] for m in Modality}
+    views: list[int] = []
+    positions: list[int] = []
+    files: dict[Modality, _VectorFile] = {}
+    with ExitStack() as stack:
+        for m in Modality:
+            (building / m.value).mkdir()
+            files[m] = stack.enter_context(closing(_VectorFile(building / m.value / "vectors.npy", dimensions)))
+        for row, record in enumerate(records):
+            studies.append(record.study)
+            count = len(record.study.images)
+            if count:
+                files[Modality.IMAGE].append(record.image_vectors)
+                owners[Modality.IMAGE] += [row] * count
+                views += [VIEW_CODES[image.view] for image in record.study.images]
+                positions += range(count)
+            if record.report_vector is not None:
+                files[Modality.REPORT].append(record.report_vector[None, :])
+                owners[Modality.REPORT].append(row)
+    for m in Modality:
+        np.save(building / m.value / "study.npy", np.array(owners[m], dtype=np.int32))
+    np.save(building / "image" / "views.npy", np.array(views, dtype=np.int8))
+    np.save(building / "image" / "positions.npy", np.array(positions, dtype=np.int32))
+    _save_columns(building / "studies", StudyColumns.of(studies))
+    return {"studies": len(studies), "images": len(owners[Modality.IMAGE]), "reports": len(owners[Modality.REPORT])}
+
+
+def _index(folder: Path, factory: IndexFactory) -> None:
+    index = factory.build(_mapped(folder / "vectors.npy"))
+    factory.save(index, folder / "index.bin")
+    index.close()
+
+
+def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: GraphSettings) -> None:
+    queries, own = _mapped(building / m.value / "vectors.npy"), np.load(building / m.value / "study.npy")
+    for name, among in (("same", m), ("cross", m.other)):
+        folder = building / among.value
+        gallery, studies = _mapped(folder / "vectors.npy"), np.load(folder / "study.npy")
+        # A study holds few images: that many more than wanted are sure to leave enough of other studies.
+        wanted = graph.table_width + (int(np.bincount(studies).max()) if len(studies) else 0)
+        if len(gallery) <= _EXACT_TABLES:
+            rows, cosines = exact_neighbours(queries, gallery, wanted)
+        else:
+            index = factory.load(folder / "index.bin", gallery)
+            rows, cosines = index.search(queries, wanted)
+            index.close()
+        table = neighbour_table(rows, cosines, own, studies, graph.table_width)
+        np.save(building / m.value / f"{name}_rows.npy", table[0])
+        np.save(building / m.value / f"{name}_cosines.npy", table[1])
+        if name == "cross":
+            np.save(building / m.value / "pairs.npy", paired_rows(own, studies, graph.pairs))
+
+
+def _save_columns(folder: Path, columns: StudyColumns) -> None:
+    folder.mkdir()
+    for name in ("ids", "patients", "normal", "dates"):
+        np.save(folder / f"{name}.npy", getattr(columns, name))
+    names = list(columns.labels)
+    lengths = [len(columns.labels[name]) for name in names]
+    write_json(folder / "labels.json", {"labels": names})
+    np.save(folder / "label_offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
+    np.save(folder / "label_rows.npy", np.concatenate([np.empty(0, np.int32), *columns.labels.values()]))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
+
+
+def _load_columns(folder: Path) -> StudyColumns:
+    names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["labels"]
+    offsets, rows = np.load(folder / "label_offsets.npy"), np.load(folder / "label_rows.npy")
+    return StudyColumns(
+        ids=_mapped(folder / "ids.npy"),
+        patients=np.load(folder / "patients.npy"),
+        normal=np.load(folder / "normal.npy"),
+        dates=np.load(folder / "dates.npy"),
+        labels={name: rows[offsets[i] : offsets[i + 1]] for i, name in enumerate(names)},
+    )
+
+
+def _load_items(folder: Path, factory: IndexFactory) -> Items:
+    vectors = _mapped(folder / "vectors.npy")
+    study = np.load(folder / "study.npy")
+    has_views = (folder / "views.npy").exists()
+    return Items(
+        vectors=vectors,
+        study=study,
+        views=np.load(folder / "views.npy") if has_views else np.zeros(len(study), dtype=np.int8),
+        positions=np.load(folder / "positions.npy") if has_views else np.zeros(len(study), dtype=np.int32),
+        same=_load_table(folder, "same"),
+        cross=_load_table(folder, "cross"),
+        pairs=np.load(folder / "pairs.npy"),
+        index=factory.load(folder / "index.bin", vectors),
+    )
+
+
+def _load_table(folder: Path, name: str) -> Neighbours:
+    return Neighbours(
+        rows=Column(_mapped(folder / f"{name}_rows.npy")), cosines=Column(_mapped(folder / f"{name}_cosines.npy"))
+    )
+
+
+def snapshots(home: Path) -> Iterator[Path]:
+    """Every finished snapshot below `home`, oldest first."""
+    if home.is_dir():
+        yield from sorted(path for path in home.iterdir() if (path / "manifest.json").is_file())

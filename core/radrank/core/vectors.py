@@ -1,0 +1,55 @@
+"""Unit vectors and exact nearest neighbours among them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+# One block of similarities stays within 64 MiB.
+_BLOCK_BYTES = 64 << 20
+
+
+def unit(vectors: NDArray[np.floating]) -> Matrix:
+    """Scales along the last axis to length one; a zero vector stays zero. Returns float32 of the same shape."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
+
+
+def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Indices [.., k] of the largest along the last axis, descending, ties by index. `k` is at most its length."""
+    width = scores.shape[-1]
+    k = min(k, width)
+    if k < width:
+        # A partition alone would break ties at its edge anywhere: take what is above the edge, then the first equals.
+        edge = -np.partition(-scores, k - 1, axis=-1)[..., k - 1 : k]
+        above = scores > edge
+        rank = np.where(above, 0, np.where(scores == edge, 1, 2)).astype(np.int8)
+        chosen = np.argsort(rank, axis=-1, kind="stable")[..., :k]
+        chosen.sort(axis=-1)
+    else:
+        chosen = np.broadcast_to(np.arange(width), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, chosen, axis=-1), axis=-1, kind="stable")
+    return np.take_along_axis(chosen, order, axis=-1)
+
+
+def exact_neighbours(queries: Matrix, gallery: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+    """The k most similar gallery rows of every query by one full scan.
+
+    queries [q, d] and gallery [n, d] are unit vectors. Returns rows int64 [q, min(k, n)] and cosines float32 of
+    the same shape, descending, ties by row.
+    """
+    k = min(k, len(gallery))
+    rows = np.empty((len(queries), k), dtype=np.int64)
+    cosines = np.empty((len(queries), k), dtype=np.float32)
+    block = max(1, _BLOCK_BYTES // max(1, 4 * len(gallery)))
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ gallery.T
+        best = top_k(scores, k)
+        rows[start : start + block] = best
+        cosines[start : start + block] = np.take_along_axis(scores, best, axis=-1)
+    return rows, cosines

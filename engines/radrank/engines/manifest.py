@@ -1,0 +1,126 @@
+"""What stands in a bundle's `bundle.json`.
+
+BUNDLE/bundle.json            this manifest, with the sha256 of every other file
+       image_encoder.onnx     pixels uint8 [B, S, S] → embedding float32 [B, d], unit
+       text_encoder.onnx      ids int64 [B, T] → embedding float32 [B, d], unit
+       tokenizer.json         of the tokenizers library
+       classifier.npz         <modality>_weight [d], <modality>_bias: logit of an abnormal study
+       reranker_<name>.onnx   a GraphBatch's arrays → scores float32 [B, K]
+       golden.npz             made-up queries and what the trained model answers
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from radrank.core.errors import Corrupt, Mismatch, NotFound
+from radrank.core.files import check_files, sha256_of
+from radrank.core.graph import GraphSettings
+
+MANIFEST = "bundle.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEncoderEntry:
+    """size: side of the square gray image in pixels."""
+
+    file: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextEncoderEntry:
+    """buckets: token counts that a batch is padded to, ascending; max_tokens: longer texts are cut."""
+
+    file: str
+    tokenizer: str
+    pad_id: int
+    max_tokens: int
+    buckets: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankerEntry:
+    """inputs: names of GraphBatch arrays, in the order of the ONNX inputs."""
+
+    file: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BundleManifest:
+    """training: data set, split, counts, settings and versions; quality: validation metrics, by model."""
+
+    name: str
+    created: str
+    dimensions: int
+    precision: str
+    image: ImageEncoderEntry
+    text: TextEncoderEntry
+    classifier: str
+    rerankers: Mapping[str, RerankerEntry]
+    default_reranker: str
+    graph: GraphSettings
+    golden: str
+    training: Mapping[str, Any]
+    quality: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
+
+    @property
+    def encoder_id(self) -> str:
+        """Identity of the vector space: vectors of bundles with equal ids may stand in one index."""
+        import hashlib
+
+        parts = [self.files[name]["sha256"] for name in (self.image.file, self.text.file, self.text.tokenizer)]
+        return hashlib.sha256(json.dumps([*parts, self.image.size, self.text.max_tokens]).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> BundleManifest:
+        """Raises KeyError or TypeError where fields are missing or unknown."""
+        values = {name: value for name, value in found.items() if name != "schema"}
+        rerankers = {
+            name: RerankerEntry(file=entry["file"], inputs=tuple(entry["inputs"]))
+            for name, entry in values["rerankers"].items()
+        }
+        text = TextEncoderEntry(**{**values["text"], "buckets": tuple(values["text"]["buckets"])})
+        return cls(
+            **{
+                **values,
+                "image": ImageEncoderEntry(**values["image"]),
+                "text": text,
+                "rerankers": rerankers,
+                "graph": GraphSettings.from_json(values["graph"]),
+            }
+        )
+
+
+def read_manifest(bundle: Path) -> tuple[BundleManifest, str]:
+    """The manifest of a bundle directory and its own sha256, after checking the hash of every file.
+
+    Raises NotFound, Corrupt or Mismatch.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise NotFound(f"bundle {bundle}", "it has no bundle.json; make one: radrank export --help")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        schema = found["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(str(path), "a bundle's manifest", type(error).__name__) from error
+    if schema != SCHEMA_VERSION:
+        raise Mismatch(f"{path}: schema", str(SCHEMA_VERSION), str(schema))
+    try:
+        manifest = BundleManifest.from_json(found)
+    except (KeyError, TypeError) as error:
+        names = ", ".join(entry.name for entry in fields(BundleManifest))
+        raise Corrupt(str(path), f"the fields {names}", str(error)) from error
+    check_files(bundle, manifest.files)
+    return manifest, sha256_of(path)

@@ -1,0 +1,1 @@
+"""Retrieval quality: relevance, metrics, baselines, tables and plots."""

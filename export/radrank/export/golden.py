@@ -1,0 +1,101 @@
+"""Made-up inputs: golden queries that a bundle carries, and random graphs that check an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from radrank.core.graph import Candidates, GraphBatch, GraphBuilder, GraphSettings
+from radrank.core.nodes import exact_gallery, exact_nodes
+from radrank.core.studies import Modality
+from radrank.core.vectors import exact_neighbours, unit
+from radrank.datasets import pixels
+from radrank.datasets.demo import golden_material
+from radrank.training.backbones import Backbone
+from radrank.training.heads import Heads
+from radrank.training.reranker import GraphReranker
+
+_QUERIES = 8
+_ARCHIVE, _GALLERY = 80, 40  # studies of a random world
+
+
+def random_batch(
+    rng: np.random.Generator, dimensions: int, settings: GraphSettings, *, graphs: int, candidates: int
+) -> GraphBatch:
+    """Graphs over a random gallery and archive, queries and directions mixed."""
+
+    def vectors(count: int) -> NDArray[np.float32]:
+        # A common direction gives cosines the spread that embeddings have.
+        return unit(rng.standard_normal((count, dimensions)) + rng.standard_normal(dimensions))
+
+    studies = {m: np.repeat(np.arange(_ARCHIVE, dtype=np.int32), 2 if m is Modality.IMAGE else 1) for m in Modality}
+    archive = exact_nodes(
+        vectors={m: vectors(len(studies[m])) for m in Modality},
+        studies=studies,
+        normal={m: rng.choice(np.array([-1, 0, 1], dtype=np.int8), len(studies[m])) for m in Modality},
+        width=settings.table_width,
+        pairs=settings.pairs,
+    )
+    own = np.arange(_ARCHIVE, _ARCHIVE + max(_GALLERY, candidates), dtype=np.int32)
+    gallery = exact_gallery(
+        vectors={m: vectors(len(own)) for m in Modality},
+        studies=dict.fromkeys(Modality, own),
+        archive=archive,
+        width=settings.table_width,
+    )
+    builder = GraphBuilder(gallery=gallery, archive=archive, settings=settings)
+    built = []
+    for place in range(graphs):
+        source, target = list(Modality)[place % 2], list(Modality)[place // 2 % 2]
+        query = vectors(1)
+        rows, cosines = exact_neighbours(query, gallery[target].vectors.base, candidates)
+        bridges = {}
+        for m in Modality:
+            near = exact_neighbours(query, archive[m].vectors.base, settings.query_neighbours)
+            bridges[m] = Candidates(rows=near[0][0], cosines=near[1][0])
+        built.append(
+            builder.build(
+                query=query[0],
+                query_modality=source,
+                target=target,
+                bridges=bridges,
+                candidates=Candidates(rows=rows[0], cosines=cosines[0]),
+                excluded=[place],
+            )
+        )
+    return builder.batch(built)
+
+
+@torch.inference_mode()
+def golden_queries(
+    backbone: Backbone, heads: Heads, rerankers: Mapping[str, GraphReranker], settings: GraphSettings
+) -> dict[str, NDArray[Any]]:
+    """Made-up radiographs, sentences and graphs, with what the torch modules answer: for a bundle's golden.npz."""
+    images, texts = golden_material(_QUERIES)
+    golden: dict[str, NDArray[Any]] = {
+        "pixels": np.stack([pixels.load(image, backbone.preprocessing.image_size) for image in images]),
+        "texts": np.array([text.encode() for text in texts], dtype=np.bytes_),
+    }
+    features = backbone.image_tower(torch.from_numpy(golden["pixels"]))
+    golden["image_vectors"] = heads.project(features, Modality.IMAGE).numpy()
+    ids = torch.from_numpy(_token_ids(backbone, texts))
+    golden["report_vectors"] = heads.project(backbone.text_tower(ids), Modality.REPORT).numpy()
+    batch = random_batch(np.random.default_rng(0), heads.settings.dimensions, settings, graphs=4, candidates=40)
+    names = {name for model in rerankers.values() for name in model.array_names}
+    arrays = batch.feed(sorted(names | set(batch.arrays)))
+    golden |= {f"graph/{name}": array for name, array in batch.arrays.items()}
+    for name, model in rerankers.items():
+        golden[f"scores/{name}"] = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
+    return golden
+
+
+def _token_ids(backbone: Backbone, texts: Sequence[str]) -> NDArray[np.int64]:
+    tokenizer = Tokenizer.from_str(backbone.tokenizer_json)
+    tokenizer.enable_truncation(backbone.max_tokens)
+    tokenizer.enable_padding(pad_id=backbone.pad_id)
+    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)

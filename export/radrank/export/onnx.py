@@ -1,0 +1,165 @@
+"""torch modules to ONNX files, each checked against torch before anything is written around it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+
+from radrank.core.errors import Mismatch
+from radrank.core.studies import Modality
+from radrank.engines.onnxruntime import OnnxEngine
+from radrank.training.backbones import Backbone
+from radrank.training.heads import Heads
+from radrank.training.reranker import GraphReranker
+
+TOLERANCE = 1e-4
+_MOST_BATCH = 1024
+
+
+class ImageEncoder(nn.Module):
+    """Frozen tower and projector in one: pixels uint8 [B, S, S] → unit vectors [B, d]."""
+
+    def __init__(self, backbone: Backbone, heads: Heads) -> None:
+        super().__init__()
+        self.tower, self.head = backbone.image_tower, heads.projectors[Modality.IMAGE.value]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        vectors: Tensor = self.head(self.tower(pixels))
+        return vectors
+
+
+class TextEncoder(nn.Module):
+    """ids int64 [B, T], padded → unit vectors [B, d]."""
+
+    def __init__(self, backbone: Backbone, heads: Heads) -> None:
+        super().__init__()
+        self.tower, self.head = backbone.text_tower, heads.projectors[Modality.REPORT.value]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vectors: Tensor = self.head(self.tower(ids))
+        return vectors
+
+
+class _Positional(nn.Module):
+    """A re-ranker that takes its arrays one by one, as ONNX inputs come."""
+
+    def __init__(self, model: GraphReranker) -> None:
+        super().__init__()
+        self.model = model
+        self.names = model.array_names
+
+    def forward(self, *arrays: Tensor) -> Tensor:
+        scores: Tensor = self.model(dict(zip(self.names, arrays, strict=True)))
+        return scores
+
+
+def export_image_encoder(model: ImageEncoder, size: int, path: Path) -> None:
+    batch = Dim("batch", min=1, max=_MOST_BATCH)
+    _export(
+        model,
+        (torch.zeros(2, size, size, dtype=torch.uint8),),
+        path,
+        inputs=["pixels"],
+        output="embedding",
+        shapes={"pixels": {0: batch}},
+    )
+    rng = np.random.default_rng()
+    for count in (1, 3, 5):
+        _check(model, path, {"pixels": rng.integers(0, 256, (count, size, size), dtype=np.uint8)})
+
+
+def export_text_encoder(model: TextEncoder, backbone: Backbone, path: Path) -> None:
+    batch, tokens = Dim("batch", min=1, max=_MOST_BATCH), Dim("tokens", min=2, max=backbone.max_tokens)
+    _export(
+        model,
+        (torch.ones(2, 16, dtype=torch.int64),),
+        path,
+        inputs=["ids"],
+        output="embedding",
+        shapes={"ids": {0: batch, 1: tokens}},
+    )
+    rng = np.random.default_rng()
+    for count, length in zip((1, 3, 5), (*backbone.text_buckets[:2], backbone.max_tokens), strict=True):
+        ids = rng.integers(1, 1000, (count, length), dtype=np.int64)
+        ids[0, length // 2 :] = backbone.pad_id
+        _check(model, path, {"ids": ids})
+
+
+def export_reranker(model: GraphReranker, examples: Sequence[Mapping[str, NDArray[np.generic]]], path: Path) -> None:
+    """examples: arrays of several GraphBatches of different sizes; the first shapes the export, all check it."""
+    names = model.array_names
+    dims = {
+        "batch": Dim("batch", min=1, max=_MOST_BATCH),
+        "image": Dim("images", min=2, max=65536),
+        "report": Dim("reports", min=2, max=65536),
+        "slots": Dim("candidates", min=2, max=4096),
+    }
+    shapes = tuple(_dynamic(name, dims) for name in names)
+    arrays = tuple(torch.from_numpy(np.asarray(examples[0][name])) for name in names)
+    _export(_Positional(model), arrays, path, inputs=list(names), output="scores", shapes={"arrays": shapes})
+    for example in examples:
+        _check(_Positional(model), path, {name: np.asarray(example[name]) for name in names})
+
+
+def _dynamic(name: str, dims: Mapping[str, Dim]) -> dict[int, Dim]:
+    """Which axes of a GraphBatch array vary. A relation's rows are its target's nodes; the query is one node."""
+    axes = {0: dims["batch"]}
+    if name in ("slots", "base"):
+        axes[1] = dims["slots"]
+    elif not name.startswith("query"):
+        axes[1] = dims["image" if name.startswith("image") else "report"]
+    return axes
+
+
+def _export(
+    model: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    *,
+    inputs: list[str],
+    output: str,
+    shapes: dict[str, Any],
+) -> None:
+    model.eval()
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)  # torchvision's operators are missing, and not wanted
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            torch.onnx.export(
+                model,
+                arguments,
+                path,
+                dynamo=True,
+                input_names=inputs,
+                output_names=[output],
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _check(model: nn.Module, path: Path, feed: Mapping[str, NDArray[np.generic]]) -> None:
+    """Raises Mismatch where ONNX Runtime and torch differ by more than TOLERANCE."""
+    with torch.inference_mode():
+        expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
+    engine = OnnxEngine(path, sha256="", precision="fp32", threads=1)
+    found = engine.run(feed)
+    engine.close()
+    worst = float(np.abs(found - expected).max()) if np.isfinite(found).all() else float("inf")
+    if found.shape != expected.shape or worst > TOLERANCE:
+        raise Mismatch(f"{path.name} against torch", f"differences up to {TOLERANCE}", f"{worst:.3g}")

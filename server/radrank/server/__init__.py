@@ -1,0 +1,1 @@
+"""The gRPC server: contract in, core, contract out; and the archive that it keeps and serves."""

@@ -1,0 +1,47 @@
+"""Opens what the settings name: bundle, home, library; and closes them in turn."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from radrank.core.errors import NotFound
+from radrank.engines.bundle import open_bundle
+from radrank.server.building import matching_factory
+from radrank.server.home import Home
+from radrank.server.library import Library
+
+if TYPE_CHECKING:
+    from radrank.engines.bundle import Bundle
+    from radrank.server.settings import Settings
+
+
+class Opened:
+    """A context in which `library` may be called once; the library is closed by who runs it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home: Home | None = None
+        self._bundle: Bundle | None = None
+
+    def library(self) -> Library:
+        """Opens and warms everything. Raises RadrankError."""
+        settings = self._settings
+        if not settings.bundle.is_dir():
+            raise NotFound(f"bundle {settings.bundle}", "make one with `radrank export`, or try `radrank demo`")
+        self._home = Home(settings.archive)
+        self._bundle = open_bundle(settings.bundle)
+        self._bundle.warm_up()
+        factory = matching_factory(self._home.snapshots, settings.index)
+        return Library(self._home, self._bundle, factory, settings.compaction)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bundle is not None:
+            self._bundle.close()
+        if self._home is not None:
+            self._home.close()

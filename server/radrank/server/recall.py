@@ -1,0 +1,57 @@
+"""How much of the exact scan's result an index finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from radrank.core.snapshot import Snapshot
+from radrank.core.studies import Modality
+from radrank.core.vectors import Matrix, Rows, exact_neighbours
+
+KS = (1, 10, 100)
+QUERIES = 500
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recall:
+    """One direction. at: recall by k, 0 to 1; a k that the gallery can't fill counts what there is."""
+
+    source: Modality
+    target: Modality
+    queries: int
+    at: dict[int, float]
+
+
+def recalls(snapshot: Snapshot, *, queries: int = QUERIES, seed: int = 0) -> Iterator[Recall]:
+    """Of all four directions, on up to `queries` items of the archive each, drawn by the seed."""
+    rng = np.random.default_rng(seed)
+    for source in Modality:
+        vectors = snapshot.items[source].vectors
+        chosen = np.sort(rng.choice(len(vectors), size=min(queries, len(vectors)), replace=False))
+        for target in Modality:
+            at = _recall(snapshot, np.asarray(vectors[chosen]), target)
+            yield Recall(source=source, target=target, queries=len(chosen), at=at)
+
+
+def _recall(snapshot: Snapshot, queries: Matrix, target: Modality) -> dict[int, float]:
+    items = snapshot.items[target]
+    if not len(items.vectors) or not len(queries):
+        return dict.fromkeys(KS, 1.0)
+    wanted = exact_neighbours(queries, items.vectors, max(KS))[0]
+    found = items.index.search(queries, max(KS))[0]
+    exact, given = _cosines(queries, items.vectors, wanted), _cosines(queries, items.vectors, found)
+    result = {}
+    for k in KS:
+        k_there = min(k, exact.shape[1])
+        # By cosine, not by row: reports repeat word for word, and one of equals is as good as another.
+        edge = exact[:, :k_there].min(axis=1, keepdims=True) - _ROUNDING
+        result[k] = float((given[:, :k_there] >= edge).sum() / (len(queries) * k_there))
+    return result
+
+
+def _cosines(queries: Matrix, gallery: Matrix, rows: Rows) -> Matrix:
+    return np.stack([gallery[row] @ query for query, row in zip(queries, rows, strict=True)])

@@ -1,0 +1,201 @@
+"""The server's settings: one tree, from the command line, the environment, a TOML file and defaults, in this order.
+
+listen = "0.0.0.0:50051"
+bundle = "/srv/radrank/bundle"
+[limits]
+workers = 8                     # in the environment: RADRANK_LIMITS__WORKERS=8
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from radrank.core.errors import InvalidQuery, NotFound
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+CONFIG_VARIABLE = "RADRANK_CONFIG"
+_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Group):
+    """How much at once.
+
+    workers: threads that answer calls; streams: long-lived streams (SearchStream, Upsert) at once, each on a thread
+    of its own beside the workers; in_flight: calls running or queued, more are refused; message_bytes: of one message
+    """
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    streams: Annotated[int, Field(ge=1, le=256)] = 16
+    in_flight: Annotated[int, Field(ge=1, le=100_000)] = 256
+    message_bytes: Annotated[int, Field(ge=2**20, le=2**31 - 1)] = 64 * 2**20
+
+
+class Compaction(_Group):
+    """A new snapshot is built once this many rows changed since the last: `rows`, or `share` of its studies if more."""
+
+    rows: Annotated[int, Field(ge=1)] = 1_000
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+
+
+class Tls(_Group):
+    """PEM files; both or neither. Without them the channel is not encrypted."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Tls:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("needs both certificate and key")
+        return self
+
+
+class Logs(_Group):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["plain", "json"] = "plain"
+
+
+class Settings(BaseSettings):
+    """Everything that `radrank serve` can be told.
+
+    archive: directory with archive.sqlite and snapshots/; index: None serves the kind that the snapshot was built with
+    token_file: holds the bearer token that callers must send; drain_seconds: given to running calls on SIGTERM
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="RADRANK_", env_nested_delimiter="__")
+
+    listen: str = DEFAULT_LISTEN
+    bundle: Path = Path("bundle")
+    archive: Path = Path("archive")
+    index: Literal["hnsw", "exact"] | None = None
+    token_file: Path | None = None
+    drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 20.0
+    limits: Limits = Limits()
+    compaction: Compaction = Compaction()
+    tls: Tls = Tls()
+    logs: Logs = Logs()
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        if listen.startswith("unix:") and len(listen) > len("unix:"):
+            return listen
+        host, colon, port = listen.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 2**16):
+            raise ValueError("must be host:port, such as 127.0.0.1:50051, or unix:PATH")
+        return listen
+
+    @property
+    def is_exposed(self) -> bool:
+        """Reachable from other machines, without a token or without encryption."""
+        guarded = self.token_file is not None and self.tls.certificate is not None
+        return not self.listen.startswith(_LOOPBACK) and not guarded
+
+    def token(self) -> str | None:
+        """The bearer token, read from its file. Raises InvalidQuery where the file can't be used."""
+        if self.token_file is None:
+            return None
+        token = _read("token_file", self.token_file).decode("ascii", "replace").strip()
+        if not token or not token.isascii() or len(token.split()) != 1:
+            raise InvalidQuery("token_file", "must hold one token of ASCII letters, digits and signs on one line")
+        return token
+
+    def certificates(self) -> tuple[bytes, bytes] | None:
+        """(key, certificate chain) as PEM. Raises InvalidQuery where a file can't be read."""
+        if self.tls.certificate is None or self.tls.key is None:
+            return None
+        return _read("tls.key", self.tls.key), _read("tls.certificate", self.tls.certificate)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings calls with all of them
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+
+def load(config: Path | None = None, **given: Any) -> Settings:
+    """The settings. `config`: the TOML file, None for the one that RADRANK_CONFIG names, if any.
+
+    given: what the command line says; None stands for nothing said. Raises InvalidQuery and NotFound.
+    """
+    if config is None and os.environ.get(CONFIG_VARIABLE):
+        config = Path(os.environ[CONFIG_VARIABLE])
+    values = _parsed(config) if config is not None else {}
+
+    class _WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *sources: Any, **more: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = InitSettingsSource(settings_cls, init_kwargs=values)
+            return (*super().settings_customise_sources(settings_cls, *sources, **more), file)
+
+    try:
+        return _WithFile(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidQuery("settings", "; ".join(_plain(error))) from None
+
+
+def lines(settings: Settings) -> Iterator[str]:
+    """The settings as TOML. Secrets are not among them: only the paths of their files are."""
+    tables: list[tuple[str, Mapping[str, Any]]] = []
+    for name, value in settings.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            tables.append((name, value))
+        else:
+            yield _line(name, value)
+    for name, table in tables:
+        yield ""
+        yield f"[{name}]"
+        yield from (_line(key, value) for key, value in table.items())
+
+
+def _line(name: str, value: Any) -> str:
+    if value is None:
+        return f"# {name} ="
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"  # JSON's strings and numbers are TOML's, too
+
+
+def _parsed(config: Path) -> dict[str, Any]:
+    if not config.is_file():
+        raise NotFound(f"settings file {config}")
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidQuery(str(config), f"is not TOML: {error}") from None
+
+
+def _plain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        reason = {
+            "extra_forbidden": "there is no such setting",
+            "missing": "must be given",
+        }.get(fault["type"], fault["msg"].removeprefix("Value error, ").removeprefix("Input "))
+        yield f"{name} {reason}" if name else reason
+
+
+def _read(field: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidQuery(field, f"{path} can't be read: {error.strerror}") from None

@@ -1,0 +1,72 @@
+"""One table from core's errors to gRPC statuses."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import grpc
+
+from radrank.core import errors
+
+STATUS: Mapping[type[errors.RadrankError], grpc.StatusCode] = {
+    errors.InvalidQuery: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Corrupt: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MissingExtra: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a caller is told. metadata: trailing, such as how long to wait before another try."""
+
+    code: grpc.StatusCode
+    message: str
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The code as google.rpc.Status has it."""
+        value: int = self.code.value[0]
+        return value
+
+
+def status_of(error: Exception) -> Status:
+    """The status of an error. An unknown one gets an opaque id; its text is neither told nor logged."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return Status(STATUS[kind], str(error), _retry(error))
+    incident = secrets.token_hex(6)
+    _log.error("incident %s: %s", incident, trace(error))
+    return Status(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it as incident {incident}")
+
+
+def trace(error: BaseException) -> str:
+    """Types and source lines of an error and its causes, without their messages: those may quote a report."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(parts) < 8:
+        frames = traceback.extract_tb(current.__traceback__)
+        path = " > ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+        parts.append(f"{type(current).__name__} at {path}")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "; caused by ".join(parts)
+
+
+def _retry(error: Exception) -> tuple[tuple[str, str], ...]:
+    if not isinstance(error, errors.Overloaded):
+        return ()
+    milliseconds = str(round(error.retry_after * 1_000))
+    # The second is what gRPC's own retries obey (gRFC A6).
+    return ("retry-after-ms", milliseconds), ("grpc-retry-pushback-ms", milliseconds)

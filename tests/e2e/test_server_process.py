@@ -1,0 +1,182 @@
+"""The real server process, started as a user starts it, on a free port."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.doubles import picture
+from radrank.client.client import Client
+from radrank.client.errors import InvalidArgument
+from radrank.client.requests import NewImage, NewStudy
+
+START_SECONDS = 120
+WORDS = "a wholly invented sentence about nothing that any phantom shows"
+
+
+@dataclass
+class Process:
+    """`radrank serve`, and what it has printed."""
+
+    popen: subprocess.Popen[str]
+    address: str
+    printed: list[str]
+
+    def end(self, number: int) -> int:
+        """Sends a signal and returns the exit code."""
+        self.popen.send_signal(number)
+        return self.popen.wait(60)
+
+
+@contextmanager
+def started(bundle: Path, home: Path) -> Iterator[Process]:
+    """Serves until the context ends; ready when it is entered."""
+    command = [sys.executable, "-m", "radrank.client.cli", "serve", "--listen", "127.0.0.1:0"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RADRANK_")}
+    popen = subprocess.Popen(
+        [*command, "--bundle", str(bundle), "--archive", str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert popen.stdout is not None
+    watchdog = threading.Timer(START_SECONDS, popen.kill)
+    watchdog.start()
+    try:
+        printed = [popen.stdout.readline(), popen.stdout.readline()]
+        watchdog.cancel()
+        serving = re.match(r"SERVING on (\S+)", printed[0])
+        assert serving, f"the server did not start: {printed}"
+        with popen.stdout:
+            yield Process(popen, serving[1], printed)
+    finally:
+        watchdog.cancel()
+        popen.kill()
+        popen.wait(30)
+
+
+@pytest.fixture
+def home(demo_home: Path, tmp_path: Path) -> Path:
+    """A copy of the demo archive, to be changed."""
+    copy = tmp_path / "home"
+    shutil.copytree(demo_home, copy, ignore=shutil.ignore_patterns(".lock"))
+    return copy
+
+
+def ids(result) -> list[str]:
+    return [hit.study_id for hit in result.hits]
+
+
+def test_the_printed_line_can_be_pasted(demo_bundle, home):
+    with started(demo_bundle, home) as server:
+        pasted = re.search(r"radrank (search .*)", server.printed[1])
+        assert pasted
+        assert f"--server {server.address}" in pasted[1]
+        found = subprocess.run(
+            f"{sys.executable} -m radrank.client.cli {pasted[1]} --json",
+            shell=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert found.returncode == 0, found.stderr
+        assert '"rank"' in found.stdout
+
+
+def test_every_direction_with_every_reranker_and_without(demo_bundle, home):
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        stats = client.stats()
+        study = ids(client.search(text="right pleural effusion", k=1))[0]
+        image = client.get_study(study, previews=True).images[0].preview
+        queries = ({"image": image}, {"text": "right pleural effusion"}, {"study": study})
+        for query, target, reranker in product(queries, ("image", "report"), (*stats.rerankers, "off")):
+            result = client.search(**query, target=target, reranker=reranker, k=5)
+            assert len(result.hits) == 5
+            again = client.search(**query, target=target, reranker=reranker, k=5)
+            assert ids(again) == ids(result)
+
+
+def test_a_stream_gives_what_single_searches_give(demo_bundle, home):
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        texts = ["cardiomegaly", "normal chest", "left pneumothorax", "opacity in the right lung"]
+        streamed = dict(client.search_stream([(text, {"text": text, "k": 5}) for text in [*texts, " "]]))
+        assert isinstance(streamed.pop(" "), InvalidArgument)
+        assert {text: ids(result) for text, result in streamed.items()} == {
+            text: ids(client.search(text=text, k=5)) for text in texts
+        }
+
+
+def test_an_acknowledged_study_survives_sigkill(demo_bundle, home):
+    new = NewStudy(
+        study_id="E2E-1",
+        images=[NewImage(content=picture(4711, side=256), view="pa")],
+        findings=WORDS,
+        labels=["opacity"],
+        normal=False,
+    )
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        reply = client.upsert([new])
+        before = ids(client.search(text=WORDS, target="report", reranker="off", k=10))
+        assert before[0] == "E2E-1"
+        server.end(signal.SIGKILL)
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        assert ids(client.search(text=WORDS, target="report", reranker="off", k=10)) == before
+        found = client.search(image=picture(4711, side=256), target="image", reranker="off", k=1).hits[0]
+        assert (found.study_id, round(found.cosine, 3)) == ("E2E-1", 1.0)
+        assert client.get_study("E2E-1").findings == WORDS
+        assert client.stats().sequence == reply.sequence
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_leaves_with_zero(demo_bundle, home, number):
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        results: list[list[str]] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(ids(client.search(text="opacity", k=5)))) for _ in range(4)
+        ]
+        client.wait_until_serving()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert server.end(number) == 0
+        assert len(results) == 4
+
+
+def test_a_second_signal_ends_it_at_once(demo_bundle, home):
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        leave = threading.Event()
+
+        def queries():
+            yield "held", {"text": "opacity", "k": 1}
+            leave.wait(60)
+
+        held = client.search_stream(queries())
+        next(held)
+        server.popen.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.popen.wait(1.0)
+        assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
+        leave.set()
+
+
+def test_embeddings_ask_like_what_they_were_made_of(demo_bundle, home):
+    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+        vector = client.embed(texts=["large right pneumothorax"])[0]
+        assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-4)
+        by_vector = client.search(embedding=vector, modality="report", target="image", k=5)
+        assert ids(by_vector) == ids(client.search(text="large right pneumothorax", target="image", k=5))

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers.doubles import DIMENSIONS, SETTINGS, ExactFactory, record, snapshot_of, study
+from radrank.core.archive import Archive
+from radrank.core.errors import Corrupt, Mismatch, NotFound
+from radrank.core.snapshot import build_snapshot, current, open_snapshot, prune, snapshots
+from radrank.core.studies import Modality
+
+ENCODER = "e" * 64
+
+
+@pytest.fixture
+def archive(tmp_path):
+    archive = Archive(tmp_path / "archive.sqlite")
+    archive.upsert(
+        [record(study(n, images=n % 3, labels=("opacity",) if n % 2 else ())) for n in range(12)], encoder=ENCODER
+    )
+    yield archive
+    archive.close()
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "snapshots"
+
+
+def test_a_snapshot_holds_every_vector_of_the_archive(archive, home):
+    snapshot = snapshot_of(home, archive)
+    assert snapshot.manifest["counts"] == {"studies": 12, "images": 12, "reports": 12}
+    row = snapshot.columns.find("S0005")
+    images = snapshot.items[Modality.IMAGE]
+    assert np.array_equal(images.vectors[images.study == row], archive.record("S0005").image_vectors)
+    assert images.positions[images.study == row].tolist() == [0, 1]
+    assert snapshot.columns.labels["opacity"].tolist() == [1, 3, 5, 7, 9, 11]
+
+
+def test_neighbour_tables_never_name_the_own_study(archive, home):
+    snapshot = snapshot_of(home, archive)
+    for m in Modality:
+        items = snapshot.items[m]
+        for table, among in ((items.same, m), (items.cross, m.other)):
+            rows = table.rows.base
+            there = rows >= 0
+            studies = snapshot.items[among].study
+            assert (studies[rows[there]] != np.broadcast_to(items.study[:, None], rows.shape)[there]).all()
+
+
+def test_the_newest_snapshot_is_the_current_one_and_the_rest_can_go(archive, home):
+    first = snapshot_of(home, archive)
+    archive.delete(["S0001"])
+    second = snapshot_of(home, archive)
+    assert current(home) == second.path
+    (home / ".building-left").mkdir()
+    assert set(snapshots(home)) == {first.path, second.path}
+    prune(home, keep=[second.path])
+    assert list(home.iterdir()) != []
+    assert {path.name for path in home.iterdir()} == {"CURRENT", second.path.name}
+
+
+@pytest.mark.parametrize("name", ["image/vectors.npy", "report/index.bin", "studies/ids.npy"])
+def test_a_changed_file_is_found(archive, home, name):
+    path = snapshot_of(home, archive).path
+    content = bytearray((path / name).read_bytes())
+    content[-1] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(Corrupt, match=name):
+        open_snapshot(path, factory=ExactFactory())
+
+
+def test_a_missing_file_is_found(archive, home):
+    path = snapshot_of(home, archive).path
+    (path / "image" / "study.npy").unlink()
+    with pytest.raises(NotFound):
+        open_snapshot(path, factory=ExactFactory())
+
+
+def test_a_manifest_that_leads_outside_is_refused(archive, home):
+    path = snapshot_of(home, archive).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["../../archive.sqlite"] = {"sha256": "0", "bytes": 1}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Corrupt, match="outside"):
+        open_snapshot(path, factory=ExactFactory())
+
+
+def test_a_snapshot_of_another_encoder_or_index_is_refused(archive, home):
+    path = snapshot_of(home, archive).path
+    with pytest.raises(Mismatch, match="encoder"):
+        open_snapshot(path, factory=ExactFactory(), encoder="f" * 64)
+    other = ExactFactory()
+    other.name = "other"
+    with pytest.raises(Mismatch, match="index"):
+        open_snapshot(path, factory=other)
+
+
+def test_a_build_that_fails_leaves_nothing_and_keeps_the_current_one(archive, home):
+    before = snapshot_of(home, archive)
+
+    def interrupted():
+        yield record(study(1))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_snapshot(
+            home,
+            interrupted(),
+            sequence=2,
+            encoder=ENCODER,
+            dimensions=DIMENSIONS,
+            graph=SETTINGS,
+            factory=ExactFactory(),
+        )
+    assert current(home) == before.path
+    assert {path.name for path in home.iterdir()} == {"CURRENT", before.path.name}
+
+
+def test_without_a_snapshot_the_cure_is_named(tmp_path):
+    with pytest.raises(NotFound, match="radrank index build"):
+        current(tmp_path)
+
+
+def test_an_empty_archive_makes_an_empty_snapshot(tmp_path, home):
+    archive = Archive(tmp_path / "empty.sqlite")
+    snapshot = snapshot_of(home, archive)
+    assert len(snapshot.columns) == 0
+    assert snapshot.columns.find("S0001") is None
+    archive.close()

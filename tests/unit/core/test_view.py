@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from datetime import date
+from itertools import product
+
+import numpy as np
+import pytest
+
+from helpers.doubles import SETTINGS, record, snapshot_of, study
+from radrank.core.archive import Archive
+from radrank.core.filters import Filters
+from radrank.core.studies import Modality, View
+from radrank.core.vectors import unit
+from radrank.core.view import View as ArchiveView
+from radrank.server.library import replayed
+
+NONE = np.empty(0, dtype=np.int32)
+ENCODER = "e" * 64
+
+
+@pytest.fixture
+def archive(tmp_path):
+    archive = Archive(tmp_path / "archive.sqlite")
+    yield archive
+    archive.close()
+
+
+@pytest.fixture
+def queries():
+    return unit(np.random.default_rng(3).normal(size=(8, 32)))
+
+
+def found(view, m, query, k=10, filters=None):
+    """(study id, position, cosine) of the nearest items."""
+    mask = view.mask(m, filters or Filters(), NONE)
+    nearest = view.nearest(m, query, k, mask)
+    ids = view.ids(view.nodes[m].study[nearest.rows])
+    return [
+        (bytes(study_id).decode(), view.position(m, int(row))[0], round(float(cosine), 5))
+        for study_id, row, cosine in zip(ids, nearest.rows, nearest.cosines, strict=True)
+    ]
+
+
+def truth(archive, m, query, k=10):
+    """The same, from the archive's own vectors."""
+    best = []
+    for held in archive.records():
+        vectors = (
+            held.image_vectors
+            if m is Modality.IMAGE
+            else np.atleast_2d(held.report_vector)
+            if held.study.report
+            else []
+        )
+        cosines = [float(vector @ query) for vector in vectors]
+        if cosines:
+            place = int(np.argmax(cosines))
+            best.append((held.study.study_id, place, round(cosines[place], 5)))
+    return sorted(best, key=lambda one: -one[2])[:k]
+
+
+def churn(archive, view, steps=40, seed=0):
+    """Random upserts and deletions, each in the archive and in the view."""
+    rng = np.random.default_rng(seed)
+    for step in range(steps):
+        numbers = [int(n) for n in rng.integers(0, 40, size=rng.integers(1, 4))]
+        if rng.random() < 0.3:
+            ids = [f"S{n:04d}" for n in numbers]
+            _, sequence = archive.delete(ids)
+            view = view.with_changes([], ids, sequence)
+        else:
+            records = [
+                record(
+                    study(n, images=int(rng.integers(0, 3)), report=f"finding{n % 5} again{step}", normal=bool(n % 2))
+                )
+                for n in numbers
+            ]
+            _, _, sequence = archive.upsert(records, encoder=ENCODER)
+            view = view.with_changes(records, [], sequence)
+    return view
+
+
+@pytest.mark.parametrize("held", [0, 1, 30])
+@pytest.mark.parametrize("m", list(Modality))
+def test_a_view_finds_what_the_archive_holds_whatever_has_changed(archive, tmp_path, queries, held, m):
+    archive.upsert([record(study(n, images=n % 3)) for n in range(held)], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    for query in queries:
+        assert found(view, m, query) == truth(archive, m, query)
+    view = churn(archive, view)
+    assert view.sequence == archive.sequence
+    for query in queries:
+        assert found(view, m, query) == truth(archive, m, query)
+
+
+def test_a_replay_after_a_kill_finds_what_the_live_view_found(archive, tmp_path, queries):
+    archive.upsert([record(study(n)) for n in range(30)], encoder=ENCODER)
+    snapshot = snapshot_of(tmp_path / "snapshots", archive)
+    live = churn(archive, ArchiveView.of(snapshot, SETTINGS))
+    reopened = Archive(archive.path)
+    again = replayed(ArchiveView.of(snapshot, SETTINGS), reopened)
+    reopened.close()
+    assert again.sequence == live.sequence
+    assert again.fresh_studies == live.fresh_studies
+    for m, query in product(Modality, queries):
+        assert found(again, m, query) == found(live, m, query)
+
+
+def test_additions_replay_to_the_very_same_neighbour_tables(archive, tmp_path):
+    archive.upsert([record(study(n)) for n in range(10)], encoder=ENCODER)
+    snapshot = snapshot_of(tmp_path / "snapshots", archive)
+    live = ArchiveView.of(snapshot, SETTINGS)
+    for n in range(10, 20):
+        fresh = [record(study(n, images=2))]
+        live = live.with_changes(fresh, [], archive.upsert(fresh, encoder=ENCODER)[2])
+    again = replayed(ArchiveView.of(snapshot, SETTINGS), archive)
+    for m in Modality:
+        assert np.array_equal(again.nodes[m].same.rows.fresh, live.nodes[m].same.rows.fresh)
+        assert np.array_equal(again.nodes[m].cross.rows.fresh, live.nodes[m].cross.rows.fresh)
+        assert np.array_equal(again.nodes[m].pairs.fresh, live.nodes[m].pairs.fresh)
+
+
+def test_compaction_keeps_the_results(archive, tmp_path, queries):
+    archive.upsert([record(study(n)) for n in range(20)], encoder=ENCODER)
+    live = churn(archive, ArchiveView.of(snapshot_of(tmp_path / "a", archive), SETTINGS))
+    compacted = ArchiveView.of(snapshot_of(tmp_path / "b", archive), SETTINGS)
+    assert (compacted.stale_rows, compacted.sequence) == (0, live.sequence)
+    for m, query in product(Modality, queries):
+        assert found(compacted, m, query) == found(live, m, query)
+
+
+def test_a_replaced_study_is_found_once(archive, tmp_path):
+    archive.upsert([record(study(1, report="old words"))], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    fresh = record(study(1, report="new words"))
+    view = view.with_changes([fresh], [], 2)
+    assert [hit[0] for hit in found(view, Modality.REPORT, fresh.report_vector)] == ["S0001"]
+    assert view.fresh_studies == 1
+    assert view.stale_rows == 2
+
+
+def test_a_view_never_changes(archive, tmp_path, queries):
+    archive.upsert([record(study(n)) for n in range(5)], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    before = found(view, Modality.IMAGE, queries[0])
+    view.with_changes([record(study(9))], ["S0001"], 2)
+    assert found(view, Modality.IMAGE, queries[0]) == before
+
+
+@pytest.fixture
+def varied(archive, tmp_path):
+    """Studies 0 to 11; the even in the snapshot, the odd fresh."""
+    made = [
+        study(
+            n,
+            view=View.LATERAL if n % 4 == 0 else View.PA,
+            labels=("opacity",) if n % 3 == 0 else ("edema", "opacity") if n % 3 == 1 else (),
+            normal={0: True, 1: False, 2: None}[n % 3],
+            date=date(2020, 1, n) if n else None,
+        )
+        for n in range(12)
+    ]
+    archive.upsert([record(one) for one in made if int(one.study_id[1:]) % 2 == 0], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    return made, view.with_changes([record(one) for one in made if int(one.study_id[1:]) % 2], [], 2)
+
+
+@pytest.mark.parametrize("m", list(Modality))
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        (Filters(views=frozenset({View.LATERAL})), lambda s: s.images[0].view is View.LATERAL),
+        (Filters(views=frozenset({View.LATERAL, View.PA})), lambda s: True),
+        (Filters(labels_any=frozenset({"edema", "nothing"})), lambda s: "edema" in s.labels),
+        (Filters(labels_all=frozenset({"edema", "opacity"})), lambda s: len(s.labels) == 2),
+        (Filters(labels_all=frozenset({"edema", "nothing"})), lambda s: False),
+        (Filters(normal=True), lambda s: s.normal is True),
+        (Filters(normal=False), lambda s: s.normal is False),
+        (Filters(since=date(2020, 1, 4)), lambda s: s.date and s.date.day >= 4),
+        (Filters(until=date(2020, 1, 4)), lambda s: s.date and s.date.day <= 4),
+        (
+            Filters(since=date(2020, 1, 2), until=date(2020, 1, 9), normal=False),
+            lambda s: s.date and 2 <= s.date.day <= 9 and s.normal is False,
+        ),
+    ],
+)
+def test_filters_let_pass_what_they_say_fresh_or_not(varied, queries, m, filters, passes):
+    made, view = varied
+    wanted = {one.study_id for one in made if passes(one)}
+    assert {hit[0] for hit in found(view, m, queries[0], k=50, filters=filters)} == wanted
+
+
+def test_excluded_studies_are_not_found(varied, queries):
+    _, view = varied
+    excluded = np.array([view.find("S0003"), view.find("S0004")], dtype=np.int32)
+    nearest = view.nearest(Modality.IMAGE, queries[0], 50, view.mask(Modality.IMAGE, Filters(), excluded))
+    ids = {bytes(one).decode() for one in view.ids(view.nodes[Modality.IMAGE].study[nearest.rows])}
+    assert len(ids) == 10
+    assert not ids & {"S0003", "S0004"}
+
+
+def test_unknown_and_deleted_studies_are_not_there(varied):
+    _, view = varied
+    assert view.find("S0003") is not None
+    assert view.find("S000") is None
+    assert view.find("S0003" + "x" * 300) is None
+    gone = view.with_changes([], ["S0002", "S0003", "unknown"], 3)
+    assert gone.find("S0002") is gone.find("S0003") is None

@@ -1,0 +1,1 @@
+"""Projector heads over frozen backbones, and graph re-rankers over frozen heads (torch)."""

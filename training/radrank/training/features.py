@@ -1,0 +1,127 @@
+"""A data set as frozen features: what heads and re-rankers train on, computed once and kept beside the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.errors import InvalidQuery
+from radrank.core.relevance import label_matrix
+from radrank.core.studies import Modality, Split, Study, split_of
+from radrank.datasets import pixels
+from radrank.training.backbones import Backbone, embed_images, embed_texts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureSet:
+    """Studies of one data set under one frozen backbone.
+
+    study_ids: sorted by their place in the data set; splits: of each study
+    labels: bool [studies, 1 + groups], as relevance.label_matrix over `groups`
+    normal: int8 [studies], 1 normal, −1 abnormal, 0 unknown
+    features: float32 [items, width] per modality; study: int32 [items], each item's study
+    primary: bool [images], the image that stands for its study
+    same_text: int32 [reports], equal for reports that repeat word for word
+    """
+
+    study_ids: tuple[str, ...]
+    splits: tuple[Split, ...]
+    groups: tuple[str, ...]
+    labels: NDArray[np.bool_]
+    normal: NDArray[np.int8]
+    features: dict[Modality, NDArray[np.float32]]
+    study: dict[Modality, NDArray[np.int32]]
+    primary: NDArray[np.bool_]
+    same_text: NDArray[np.int32]
+
+    def of_split(self, split: Split) -> NDArray[np.int32]:
+        """Indices of the studies of one split."""
+        return np.array([row for row, found in enumerate(self.splits) if found is split], dtype=np.int32)
+
+    def save(self, path: Path) -> None:
+        """Writes one .npz, JSON for the names inside it."""
+        names = {"study_ids": self.study_ids, "splits": self.splits, "groups": self.groups}
+        np.savez(
+            path,
+            allow_pickle=False,
+            names=np.frombuffer(json.dumps(names).encode(), dtype=np.uint8),
+            labels=self.labels,
+            normal=self.normal,
+            primary=self.primary,
+            same_text=self.same_text,
+            **{f"{m}_features": self.features[m] for m in Modality},
+            **{f"{m}_study": self.study[m] for m in Modality},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSet:
+        with np.load(path) as stored:
+            names = json.loads(bytes(stored["names"]))
+            return cls(
+                study_ids=tuple(names["study_ids"]),
+                splits=tuple(Split(s) for s in names["splits"]),
+                groups=tuple(names["groups"]),
+                labels=stored["labels"],
+                normal=stored["normal"],
+                features={m: stored[f"{m}_features"] for m in Modality},
+                study={m: stored[f"{m}_study"] for m in Modality},
+                primary=stored["primary"],
+                same_text=stored["same_text"],
+            )
+
+
+def extract(
+    studies: Iterable[Study], backbone: Backbone, *, on_bad: Callable[[str, str], None], advance: Callable[[], None]
+) -> FeatureSet:
+    """Runs every image and report through the frozen backbone.
+
+    on_bad: told (study id, reason) of every image that can't be decoded; advance: called once a study.
+    """
+    kept: list[Study] = []
+    owners: dict[Modality, list[int]] = {m: [] for m in Modality}
+    primary: list[bool] = []
+    texts: list[str] = []
+
+    def decoded() -> Iterator[NDArray[np.uint8]]:
+        for study in studies:
+            images = []
+            for image in study.images:
+                try:
+                    images.append((image, pixels.load(image.read(), backbone.preprocessing.image_size)))
+                except (InvalidQuery, OSError) as error:
+                    reason = error.reason if isinstance(error, InvalidQuery) else type(error).__name__
+                    on_bad(study.study_id, reason)
+            row = len(kept)
+            kept.append(study)
+            chosen = study.primary_image
+            stands = [image is chosen for image, _ in images]
+            if images and not any(stands):  # the primary image is the one that broke
+                stands[0] = True
+            for (_, array), stand in zip(images, stands, strict=True):
+                owners[Modality.IMAGE].append(row)
+                primary.append(stand)
+                yield array
+            if study.report:
+                owners[Modality.REPORT].append(row)
+                texts.append(study.report)
+            advance()
+
+    image_features = embed_images(backbone, decoded())
+    report_features = embed_texts(backbone, texts)
+    groups = tuple(sorted({label for study in kept for label in study.labels}))
+    return FeatureSet(
+        study_ids=tuple(study.study_id for study in kept),
+        splits=tuple(split_of(study) for study in kept),
+        groups=groups,
+        labels=label_matrix(kept, groups),
+        normal=np.array([{True: 1, False: -1, None: 0}[study.normal] for study in kept], dtype=np.int8),
+        features={Modality.IMAGE: image_features, Modality.REPORT: report_features},
+        study={m: np.array(owners[m], dtype=np.int32) for m in Modality},
+        primary=np.array(primary, dtype=np.bool_),
+        same_text=np.unique(np.array(texts or [""]), return_inverse=True)[1].astype(np.int32)[: len(texts)],
+    )
