@@ -9,9 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -19,53 +16,12 @@ import numpy as np
 import pytest
 
 from helpers.doubles import picture
+from helpers.process import started
 from radrank.client.client import Client
 from radrank.client.errors import InvalidArgument
 from radrank.client.requests import NewImage, NewStudy
 
-START_SECONDS = 120
 WORDS = "a wholly invented sentence about nothing that any phantom shows"
-
-
-@dataclass
-class Process:
-    """`radrank serve`, and what it has printed."""
-
-    popen: subprocess.Popen[str]
-    address: str
-    printed: list[str]
-
-    def end(self, number: int) -> int:
-        """Sends a signal and returns the exit code."""
-        self.popen.send_signal(number)
-        return self.popen.wait(60)
-
-
-@contextmanager
-def started(bundle: Path, home: Path) -> Iterator[Process]:
-    """Serves until the context ends; ready when it is entered."""
-    command = [sys.executable, "-m", "radrank.client.cli", "serve", "--listen", "127.0.0.1:0"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RADRANK_")}
-    popen = subprocess.Popen(
-        [*command, "--bundle", str(bundle), "--archive", str(home)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert popen.stdout is not None
-    watchdog = threading.Timer(START_SECONDS, popen.kill)
-    watchdog.start()
-    try:
-        printed = [popen.stdout.readline(), popen.stdout.readline()]
-        watchdog.cancel()
-        serving = re.match(r"SERVING on (\S+)", printed[0])
-        assert serving, f"the server did not start: {printed}"
-        with popen.stdout:
-            yield Process(popen, serving[1], printed)
-    finally:
-        watchdog.cancel()
-        popen.kill()
-        popen.wait(30)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def check_files(directory: Path, files: Mapping[str, Mapping[str, str | int]]) -
 
 def publish(built: Path, final: Path) -> None:
     """Makes a finished directory durable, then renames it to its final name: it is there whole, or not at all."""
+    built.chmod(0o755)  # temporary directories are made for their owner alone
     for path in built.rglob("*"):
         sync(path)
     sync(built)

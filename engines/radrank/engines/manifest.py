@@ -1,8 +1,8 @@
 """What stands in a bundle's `bundle.json`.
 
 BUNDLE/bundle.json            this manifest, with the sha256 of every other file
-       image_encoder.onnx     pixels uint8 [B, S, S] → embedding float32 [B, d], unit
-       text_encoder.onnx      ids int64 [B, T] → embedding float32 [B, d], unit
+       image_encoder.onnx     pixels uint8 [B, S, S] → vectors float32 [B, d], unit
+       text_encoder.onnx      ids int64 [B, T] → vectors float32 [B, d], unit
        tokenizer.json         of the tokenizers library
        classifier.npz         <modality>_weight [d], <modality>_bias: logit of an abnormal study
        reranker_<name>.onnx   a GraphBatch's arrays → scores float32 [B, K]

@@ -69,7 +69,7 @@ def export_image_encoder(model: ImageEncoder, size: int, path: Path) -> None:
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         path,
         inputs=["pixels"],
-        output="embedding",
+        output="vectors",
         shapes={"pixels": {0: batch}},
     )
     rng = np.random.default_rng()
@@ -84,7 +84,7 @@ def export_text_encoder(model: TextEncoder, backbone: Backbone, path: Path) -> N
         (torch.ones(2, 16, dtype=torch.int64),),
         path,
         inputs=["ids"],
-        output="embedding",
+        output="vectors",
         shapes={"ids": {0: batch, 1: tokens}},
     )
     rng = np.random.default_rng()
@@ -137,6 +137,10 @@ def _export(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            # Axes of several inputs share a size, so they share a name.
+            warnings.filterwarnings("ignore", r"# The axis name: .* will not be used", UserWarning)
+            # Axes that always have one length share a name, which is what the warning says.
+            warnings.filterwarnings("ignore", r"# The axis name: \w+ will not be used", UserWarning)
             torch.onnx.export(
                 model,
                 arguments,

@@ -19,7 +19,7 @@ from radrank.training.reranker import GraphReranker, RerankerShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankerSettings:
-    """candidates: re-ranked per query; folds: of cross-fitted heads; temperature: score difference that is a clear one, at the start;
+    """candidates: re-ranked per query; folds: of cross-fitted heads; temperature: a clear score difference, at the start;
     sample: training queries an epoch, 0 for all; patience: epochs without a better validation score.
     """
 

@@ -1,0 +1,122 @@
+"""A whole Search through the server ranks as the same models do offline: torch, an exact scan, the graph builder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.process import started
+from radrank.client.client import Client
+from radrank.core.graph import Candidates, GraphBuilder, GraphSettings
+from radrank.core.nodes import exact_nodes
+from radrank.core.studies import Modality, Study
+from radrank.core.vectors import Matrix, exact_neighbours
+from radrank.datasets import pixels
+from radrank.datasets.demo import DemoArchive, golden_material
+from radrank.training.backbones import Backbone, embed_images, embed_texts, load_backbone
+from radrank.training.features import FeatureSet
+from radrank.training.heads import Heads
+from radrank.training.runs import Run
+
+K = 50
+
+
+@dataclass
+class Offline:
+    """Everything the server has, without the server."""
+
+    run: Run
+    backbone: Backbone
+    heads: Heads
+    features: FeatureSet
+    vectors: dict[Modality, Matrix]
+
+    def embed(self, image: bytes | None, text: str | None) -> Matrix:
+        if image is not None:
+            found = embed_images(self.backbone, [pixels.load(image, self.backbone.preprocessing.image_size)])
+        else:
+            assert text is not None
+            found = embed_texts(self.backbone, [text])
+        with torch.inference_mode():
+            projected = self.heads.project(torch.from_numpy(found), Modality.IMAGE if image else Modality.REPORT)
+        return projected.numpy()
+
+    def ranking(self, query: Matrix, source: Modality, target: Modality, kind: str) -> dict[str, float]:
+        """Scores by study id of the K best studies."""
+        model, _ = self.run.reranker(kind)
+        settings = GraphSettings()
+        study = self.features.study
+        nodes = exact_nodes(
+            vectors=self.vectors,
+            studies=study,
+            normal={m: self.features.normal[study[m]] for m in Modality},
+            width=settings.table_width,
+            pairs=settings.pairs,
+        )
+        builder = GraphBuilder(gallery=nodes, archive=nodes, settings=settings)
+        near = {m: self._one_a_study(query, m) for m in Modality}
+        bridges = {m: _first(near[m], settings.query_neighbours) for m in Modality}
+        found = _first(near[target], K)
+        graph = builder.build(query=query[0], query_modality=source, target=target, candidates=found, bridges=bridges)
+        arrays = builder.batch([graph]).feed(model.array_names)
+        with torch.inference_mode():
+            scores = model({name: torch.from_numpy(array) for name, array in arrays.items()})[0, :K].numpy()
+        ids = [self.features.study_ids[s] for s in study[target][found.rows]]
+        return dict(zip(ids, scores.tolist(), strict=True))
+
+    def _one_a_study(self, query: Matrix, m: Modality) -> Candidates:
+        rows, cosines = exact_neighbours(query, self.vectors[m], len(self.vectors[m]))
+        first = np.sort(np.unique(self.features.study[m][rows[0]], return_index=True)[1])
+        return Candidates(rows=rows[0][first], cosines=cosines[0][first])
+
+
+def _first(candidates: Candidates, k: int) -> Candidates:
+    return Candidates(rows=candidates.rows[:k], cosines=candidates.cosines[:k])
+
+
+@pytest.fixture(scope="module")
+def offline(demo_run: Path) -> Offline:
+    run = Run(path=demo_run)
+    heads, features = run.heads(), run.features
+    return Offline(run, load_backbone("compact"), heads, features, heads.vectors(features))
+
+
+@pytest.fixture(scope="module")
+def client(demo_bundle: Path, demo_home: Path):
+    with started(demo_bundle, demo_home) as server, Client(server.address, timeout=60) as client:
+        yield client
+
+
+IMAGES, TEXTS = golden_material(4, seed=21)
+QUERIES = [*({"image": image} for image in IMAGES), *({"text": text} for text in TEXTS)]
+
+
+@pytest.mark.parametrize(("kind", "target"), [*product(("sage", "gcn", "gat"), Modality)])
+def test_the_server_ranks_as_the_models_do_offline(offline, client, kind, target):
+    for query in QUERIES:
+        reply = client.search(**query, target=target.value, k=K, candidates=K, reranker=kind)
+        source = Modality.IMAGE if "image" in query else Modality.REPORT
+        vector = offline.embed(query.get("image"), query.get("text"))
+        expected = offline.ranking(vector, source, target, kind)
+        assert {hit.study_id for hit in reply.hits} == set(expected)
+        for hit in reply.hits:
+            assert hit.score == pytest.approx(expected[hit.study_id], abs=2e-4)
+
+
+def test_without_a_reranker_the_order_is_the_exact_scans(offline, client):
+    vector = offline.embed(IMAGES[0], None)
+    expected = _first(offline._one_a_study(vector, Modality.REPORT), 10)
+    reply = client.search(image=IMAGES[0], k=10, reranker="off")
+    assert [hit.study_id for hit in reply.hits] == [
+        offline.features.study_ids[s] for s in offline.features.study[Modality.REPORT][expected.rows]
+    ]
+
+
+def test_the_demo_archive_is_what_the_features_were_made_of(offline):
+    first: Study = DemoArchive()[0]
+    assert offline.features.study_ids[0] == first.study_id

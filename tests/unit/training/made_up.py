@@ -1,0 +1,181 @@
+"""Made-up things that are small: features with a few classes, a backbone of toy towers, a run and a bundle of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from torch import Tensor, nn
+
+from radrank.core.graph import GraphSettings
+from radrank.core.studies import Modality, Split
+from radrank.training.backbones import Backbone, Preprocessing
+from radrank.training.features import FeatureSet
+from radrank.training.heads import Heads, HeadSettings
+from radrank.training.reranker import GraphReranker, RerankerShape
+from radrank.training.runs import Run, save_heads, save_reranker
+
+GROUPS = ("edema", "fracture", "opacity")
+SETTINGS = GraphSettings(
+    neighbours=3,
+    table_width=6,
+    query_neighbours=4,
+    query_candidates=4,
+    pairs=2,
+    candidate_buckets=(10, 40, 100),
+    node_buckets=(32, 64, 128, 256, 512),
+)
+HEADS = HeadSettings(dimensions=8, hidden=16, epochs=6, batch_size=16, learning_rate=5e-3)
+LAYERS = {"sage": 2, "gcn": 1, "gat": 1}  # exports take seconds a layer; one kind with two is enough
+AFTER = {"sage": 0.46, "gcn": 0.48, "gat": 0.44}  # validation of the made-up re-rankers; before: 0.45
+
+
+def feature_set(studies: int = 90, *, seed: int = 0, noise: float = 0.7) -> FeatureSet:
+    """Studies of four classes (normal and one finding each) that lie about a centre of their class in both modalities.
+
+    Every third study has two images; the last two have no label; two studies have the same report.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 1 + len(GROUPS), studies)
+    labels = np.eye(1 + len(GROUPS), dtype=np.bool_)[kind]
+    normal = np.where(kind == 0, 1, -1).astype(np.int8)
+    labels[-2:], normal[-2:] = False, 0
+    owners = {
+        Modality.IMAGE: np.repeat(np.arange(studies), [2 if s % 3 == 0 else 1 for s in range(studies)]),
+        Modality.REPORT: np.arange(studies),
+    }
+    widths = {Modality.IMAGE: 12, Modality.REPORT: 10}
+    features = {
+        m: (
+            rng.normal(size=(1 + len(GROUPS), widths[m]))[kind[owners[m]]]
+            + noise * rng.normal(size=(len(owners[m]), widths[m]))
+        ).astype(np.float32)
+        for m in Modality
+    }
+    features[Modality.REPORT][1] = features[Modality.REPORT][0]
+    same_text = np.arange(studies, dtype=np.int32)
+    same_text[1] = 0
+    share = studies // 3
+    splits = (Split.TRAIN,) * (studies - 2 * share) + (Split.VALIDATION,) * share + (Split.TEST,) * share
+    return FeatureSet(
+        study_ids=tuple(f"S{s:03d}" for s in range(studies)),
+        splits=splits,
+        groups=GROUPS,
+        labels=labels,
+        normal=normal,
+        features=features,
+        study={m: owners[m].astype(np.int32) for m in Modality},
+        primary=np.diff(owners[Modality.IMAGE], prepend=-1) > 0,
+        same_text=same_text,
+    )
+
+
+class ImageTower(nn.Module):
+    """Means of 4 × 4 tiles through a linear map."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tiles = nn.functional.avg_pool2d(pixels.unsqueeze(1).float() / 255.0, pixels.shape[-1] // 4)
+        mapped: Tensor = self.linear(tiles.flatten(1))
+        return mapped
+
+
+class TextTower(nn.Module):
+    """Mean of word vectors; padding (id 0) is left out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(1000, width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        present = (ids != 0).unsqueeze(-1).float()
+        return (self.words(ids) * present).sum(dim=1) / present.sum(dim=1).clamp(min=1.0)
+
+
+def tiny_backbone() -> Backbone:
+    """Random towers, the same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        image, text = ImageTower(12).eval(), TextTower(10).eval()
+    words = "[PAD] [UNK] the lungs are clear heart is normal large opacity effusion no of left right".split()
+    tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return Backbone(
+        name="tiny",
+        provenance="made up",
+        image_tower=image.requires_grad_(False),
+        text_tower=text.requires_grad_(False),
+        image_width=12,
+        text_width=10,
+        preprocessing=Preprocessing(image_size=16, mean=(0.5,) * 3, std=(0.25,) * 3),
+        tokenizer_json=tokenizer.to_str(),
+        pad_id=0,
+        max_tokens=32,
+        text_buckets=(8, 16, 32),
+    )
+
+
+def tiny_reranker(kind: str, *, seed: int = 0, gate: float = 0.3) -> GraphReranker:
+    """Random weights that count: its gate is open."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GraphReranker(RerankerShape(kind=kind, dimensions=8, width=16, layers=LAYERS[kind]))
+    nn.init.constant_(model.gate, gate)
+    return model.eval()
+
+
+def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
+    """A run directory with random heads and re-rankers."""
+    path.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        heads = Heads({Modality.IMAGE: 12, Modality.REPORT: 10}, HEADS).eval()
+    run = save_heads(
+        path,
+        heads,
+        epochs=3,
+        log=[],
+        quality={"score": 0.4},
+        dataset={"name": "made up", "root": None, "studies": {"train": 30}},
+        backbone={"name": "tiny", "weights": None, "provenance": "made up"},
+    )
+    for kind in kinds:
+        save_reranker(
+            run,
+            kind,
+            tiny_reranker(kind),
+            settings={"epochs": 1},
+            graph=SETTINGS,
+            epoch=1,
+            log=[],
+            quality={"score": AFTER[kind]},
+            before={"score": 0.45},
+        )
+    return run
+
+
+@cache
+def tiny_bundle() -> Path:
+    """A bundle of `tiny_run` with all kinds, exported once a test session; copy it before changing it."""
+    from radrank.export import bundles
+
+    home = tempfile.TemporaryDirectory(prefix="radrank-tiny-bundle-")
+    _kept.append(home)
+    run = tiny_run(Path(home.name) / "run", list(LAYERS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
+        return bundles.write_bundle(run, Path(home.name) / "bundle", name="tiny")
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the session ends
