@@ -70,7 +70,11 @@ class GraphSettings:
     query_candidates: int = 16
     pairs: int = 4
     candidate_buckets: tuple[int, ...] = (10, 25, 50, 100, 200, 500, 1000)
-    node_buckets: tuple[int, ...] = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+    node_buckets: tuple[int, ...] = (
+        *range(64, 512, 64),
+        *range(512, 1024, 128),
+        *(1024, 1280, 1536, 1792, 2048, 3072, 4096, 8192, 16384),
+    )
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> GraphSettings:

@@ -79,6 +79,12 @@ class BundleManifest:
         parts = [self.files[name]["sha256"] for name in (self.image.file, self.text.file, self.text.tokenizer)]
         return hashlib.sha256(json.dumps([*parts, self.image.size, self.text.max_tokens]).encode()).hexdigest()
 
+    @property
+    def named_files(self) -> list[str]:
+        """Files that opening the bundle reads."""
+        towers = [self.image.file, self.text.file, self.text.tokenizer]
+        return [*towers, self.classifier, *(entry.file for entry in self.rerankers.values()), self.golden]
+
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA_VERSION, **asdict(self)}
 
@@ -119,8 +125,11 @@ def read_manifest(bundle: Path) -> tuple[BundleManifest, str]:
         raise Mismatch(f"{path}: schema", str(SCHEMA_VERSION), str(schema))
     try:
         manifest = BundleManifest.from_json(found)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         names = ", ".join(entry.name for entry in fields(BundleManifest))
         raise Corrupt(str(path), f"the fields {names}", str(error)) from error
+    for name in manifest.named_files:
+        if name not in manifest.files:
+            raise Corrupt(str(path), "the hash of every file it names", "a file without one")
     check_files(bundle, manifest.files)
     return manifest, sha256_of(path)

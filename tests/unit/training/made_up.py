@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -34,7 +35,7 @@ SETTINGS = GraphSettings(
     node_buckets=(32, 64, 128, 256, 512),
 )
 HEADS = HeadSettings(dimensions=8, hidden=16, epochs=6, batch_size=16, learning_rate=5e-3)
-LAYERS = {"sage": 2, "gcn": 1, "gat": 1}  # exports take seconds a layer; one kind with two is enough
+KINDS = ("sage", "gcn", "gat")
 AFTER = {"sage": 0.46, "gcn": 0.48, "gat": 0.44}  # validation of the made-up re-rankers; before: 0.45
 
 
@@ -108,7 +109,7 @@ def tiny_backbone() -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         image, text = ImageTower(12).eval(), TextTower(10).eval()
-    words = "[PAD] [UNK] the lungs are clear heart is normal large opacity effusion no of left right".split()
+    words = ["[PAD]", "[UNK]", "the", "lungs", "are", "clear", "heart", "is", "normal", "large", "opacity", "left"]
     tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     return Backbone(
@@ -126,12 +127,12 @@ def tiny_backbone() -> Backbone:
     )
 
 
-def tiny_reranker(kind: str, *, seed: int = 0, gate: float = 0.3) -> GraphReranker:
-    """Random weights that count: its gate is open."""
+def tiny_reranker(kind: str, *, seed: int = 0, layers: int = 1) -> GraphReranker:
+    """Random weights that count: its gate is open. One layer, since each takes seconds to export."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = GraphReranker(RerankerShape(kind=kind, dimensions=8, width=16, layers=LAYERS[kind]))
-    nn.init.constant_(model.gate, gate)
+        model = GraphReranker(RerankerShape(kind=kind, dimensions=8, width=16, layers=layers))
+    nn.init.constant_(model.gate, 0.3)
     return model.eval()
 
 
@@ -172,10 +173,14 @@ def tiny_bundle() -> Path:
 
     home = tempfile.TemporaryDirectory(prefix="radrank-tiny-bundle-")
     _kept.append(home)
-    run = tiny_run(Path(home.name) / "run", list(LAYERS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
-        return bundles.write_bundle(run, Path(home.name) / "bundle", name="tiny")
+    run = tiny_run(Path(home.name) / "run", KINDS)
+    gc.disable()  # torch's exporter makes a million small objects: collecting garbage is a sixth of its time
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
+            return bundles.write_bundle(run, Path(home.name) / "bundle", name="tiny")
+    finally:
+        gc.enable()
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the session ends

@@ -70,7 +70,7 @@ def hetero_data_of(batch: GraphBatch) -> HeteroData:
     scalars = {QUERY: arrays["query_scalars"][:, None], **{m.value: arrays[f"{m}_scalars"] for m in Modality}}
     for node_type, found in vectors.items():
         real = (found != 0).any(dim=-1)
-        data[node_type].vector, data[node_type].scalars = found[real], scalars[node_type][real]
+        data[node_type].x, data[node_type].scalars = found[real], scalars[node_type][real]
         data[node_type].place = torch.where(real, real.flatten().cumsum(0).reshape(real.shape) - 1, -1)
     for r in RELATIONS:
         idx = arrays[f"{r.name}.idx"]
@@ -99,9 +99,7 @@ def messages_of(layer: RelationalLayer, kind: str, states: dict[str, Tensor], da
 def scores_of(model: GraphReranker, batch: GraphBatch) -> list[Tensor]:
     """Scores of each query's candidates, padding left out, by message passing over `hetero_data_of(batch)`."""
     data = hetero_data_of(batch)
-    states = {
-        t: F.relu(model.inputs[t](torch.cat([data[t].vector, data[t].scalars], dim=1))) for t in data.node_types
-    }
+    states = {t: F.relu(model.inputs[t](torch.cat([data[t].x, data[t].scalars], dim=1))) for t in data.node_types}
     for layer in model.layers:
         heard = messages_of(layer, model.shape.kind, states, data)
         states = {t: layer.norms[t](x + F.relu(layer.roots[t](x) + heard[t])) for t, x in states.items()}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from unit.training.pyg import SAGEConv, conv_of, edges_of, hetero_data_of, messages_of
 
 from radrank.core.graph import NODE_TYPES, RELATIONS, GraphBatch, GraphSettings
 from radrank.export.golden import random_batch
 from radrank.training.layers import KINDS, GatRelation, GcnRelation, SageRelation, gather
 from radrank.training.reranker import RelationalLayer, RerankerShape
-from unit.training.pyg import SAGEConv, conv_of, edges_of, hetero_data_of, messages_of
 
 WIDTH = 16
 SETTINGS = GraphSettings(neighbours=3, table_width=6, query_neighbours=4, query_candidates=5, pairs=2)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from unit.training.made_up import SETTINGS, tiny_bundle, tiny_reranker
+from unit.training.pyg import hetero_data_of, scores_of
 
 from radrank.core.graph import RELATIONS, GraphBatch, GraphSettings
 from radrank.engines.bundle import Bundle, open_bundle
 from radrank.export.golden import random_batch
 from radrank.training.layers import KINDS
 from radrank.training.reranker import GraphReranker
-from unit.training.made_up import SETTINGS, tiny_bundle, tiny_reranker
-from unit.training.pyg import hetero_data_of, scores_of
 
 SIZES = [(1, 10), (4, 25), (7, 3)]  # queries, candidates of each
 ROOMY = replace(SETTINGS, candidate_buckets=(64,), node_buckets=(700,))
@@ -42,8 +42,9 @@ def bundle() -> Bundle:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_torch_scores_as_pyg_does(kind, size):
-    model, batch = tiny_reranker(kind), batch_of(*size)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_torch_scores_as_pyg_does(layers, kind, size):
+    model, batch = tiny_reranker(kind, layers=layers), batch_of(*size)
     for row, expected in enumerate(scores_of(model, batch)):
         np.testing.assert_allclose(in_torch(model, batch)[row, : len(expected)], expected, atol=1e-4, rtol=0)
 
@@ -91,7 +92,7 @@ def test_every_relation_is_heard(kind, relation):
         name: np.full_like(array, -1 if name.endswith("idx") else 0) if name.startswith(f"{relation}.") else array
         for name, array in batch.arrays.items()
     }
-    model = tiny_reranker(kind) if kind == "sage" else two_layers(kind)
+    model = tiny_reranker(kind, layers=2)  # what nodes of other types hear is read a layer later
     before, after = in_torch(model, batch), in_torch(model, GraphBatch(arrays=cut, candidates=batch.candidates))
     assert not np.allclose(before, after, atol=1e-6)
 
@@ -111,9 +112,3 @@ def test_the_oracles_graph_holds_every_real_node_and_no_other():
     assert data["query"].num_nodes == 4
     assert int((batch.arrays["image_scalars"][..., 2] > 0).sum()) == 2 * 25  # two of four queries rank images
     assert data["image"].num_nodes < batch.arrays["image"].shape[1] * 4
-
-
-def two_layers(kind: str) -> GraphReranker:
-    model = GraphReranker(replace(tiny_reranker(kind).shape, layers=2))
-    torch.nn.init.constant_(model.gate, 0.3)
-    return model.eval()

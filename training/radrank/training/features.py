@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from radrank.core.relevance import label_matrix
 from radrank.core.studies import Modality, Split, Study, split_of
 from radrank.datasets import pixels
 from radrank.training.backbones import Backbone, embed_images, embed_texts
+
+Task = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Opens a progress bar of that label and length; what it yields advances it by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,18 +80,24 @@ class FeatureSet:
 
 
 def extract(
-    studies: Iterable[Study], backbone: Backbone, *, on_bad: Callable[[str, str], None], advance: Callable[[], None]
+    studies: Iterable[Study],
+    backbone: Backbone,
+    *,
+    expected: int,
+    on_bad: Callable[[str, str], None],
+    task: Task,
 ) -> FeatureSet:
     """Runs every image and report through the frozen backbone.
 
-    on_bad: told (study id, reason) of every image that can't be decoded; advance: called once a study.
+    expected: how many studies, for the progress bar; on_bad: told (study id, reason) of every image that can't be
+    decoded; task: makes the progress bars.
     """
     kept: list[Study] = []
     owners: dict[Modality, list[int]] = {m: [] for m in Modality}
     primary: list[bool] = []
     texts: list[str] = []
 
-    def decoded() -> Iterator[NDArray[np.uint8]]:
+    def decoded(advance: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
         for study in studies:
             images = []
             for image in study.images:
@@ -98,21 +108,21 @@ def extract(
                     on_bad(study.study_id, reason)
             row = len(kept)
             kept.append(study)
-            chosen = study.primary_image
-            stands = [image is chosen for image, _ in images]
-            if images and not any(stands):  # the primary image is the one that broke
-                stands[0] = True
-            for (_, array), stand in zip(images, stands, strict=True):
+            # Where the primary image is the one that broke, the best of the others stands for the study.
+            chosen = replace(study, images=tuple(image for image, _ in images)).primary_image
+            for image, array in images:
                 owners[Modality.IMAGE].append(row)
-                primary.append(stand)
+                primary.append(image is chosen)
                 yield array
             if study.report:
                 owners[Modality.REPORT].append(row)
                 texts.append(study.report)
             advance()
 
-    image_features = embed_images(backbone, decoded())
-    report_features = embed_texts(backbone, texts)
+    with task("images", expected) as advance:
+        image_features = embed_images(backbone, decoded(advance))
+    with task("reports", len(texts)) as advance:
+        report_features = embed_texts(backbone, texts, progress=_stepwise(advance))
     groups = tuple(sorted({label for study in kept for label in study.labels}))
     return FeatureSet(
         study_ids=tuple(study.study_id for study in kept),
@@ -125,3 +135,16 @@ def extract(
         primary=np.array(primary, dtype=np.bool_),
         same_text=np.unique(np.array(texts or [""]), return_inverse=True)[1].astype(np.int32)[: len(texts)],
     )
+
+
+def _stepwise(advance: Callable[[], None]) -> Callable[[int], None]:
+    """From "so many are done" to one step after another."""
+    told = 0
+
+    def progress(done: int) -> None:
+        nonlocal told
+        for _ in range(done - told):
+            advance()
+        told = done
+
+    return progress

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from radrank.core.studies import Modality
 from radrank.training.episodes import DIRECTIONS, Episode
 from radrank.training.heads import Epoch, direction_metrics
 from radrank.training.losses import approximate_ndcg_loss
@@ -19,8 +20,8 @@ from radrank.training.reranker import GraphReranker, RerankerShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankerSettings:
-    """candidates: re-ranked per query; folds: of cross-fitted heads; temperature: a clear score difference, at the start;
-    sample: training queries an epoch, 0 for all; patience: epochs without a better validation score.
+    """candidates: re-ranked per query; folds: of cross-fitted heads; temperature: a clear score difference, to
+    begin with; sample: training queries an epoch, 0 for all; patience: epochs without a better validation score.
     """
 
     candidates: int = 100
@@ -63,7 +64,8 @@ def train_reranker(
     )
     count = min(settings.sample or len(train), len(train))
     weights = _class_weights(train)
-    steps = -(-count // settings.batch_size) + settings.folds  # a world's last batch may be short
+    # A group's last batch may be short.
+    steps = -(-count // settings.batch_size) + len({_group(episode) for episode in train})
     total = settings.epochs * steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1)
     metrics = evaluate(model, validation)
@@ -147,10 +149,15 @@ def _tensors(batch: Sequence[Episode], names: Sequence[str]) -> tuple[dict[str, 
 
 
 def _batches(rng: np.random.Generator, episodes: Sequence[Episode], count: int, size: int) -> Iterator[list[Episode]]:
-    """A random `count` of the episodes in random batches; a batch stays within one world, whose builder gathers it."""
-    worlds: dict[int, list[Episode]] = {}
+    """A random `count` of the episodes in random batches, each of one group."""
+    groups: dict[tuple[int, Modality], list[Episode]] = {}
     for place in rng.permutation(len(episodes))[:count]:
-        worlds.setdefault(id(episodes[place].world), []).append(episodes[place])
-    batches = [part[i : i + size] for part in worlds.values() for i in range(0, len(part), size)]
+        groups.setdefault(_group(episodes[place]), []).append(episodes[place])
+    batches = [part[i : i + size] for part in groups.values() for i in range(0, len(part), size)]
     for place in rng.permutation(len(batches)):
         yield batches[place]
+
+
+def _group(episode: Episode) -> tuple[int, Modality]:
+    """A batch is gathered by one world's builder; graphs of one target are alike in size, and need little padding."""
+    return id(episode.world), episode.graph.target

@@ -153,8 +153,13 @@ def _features(
     reader = open_dataset(source["name"], root, strict=strict)
     backbone = load_backbone(towers["name"], weights=towers["weights"])
     broken: list[str] = []
-    with reporter.task("features", len(reader)) as advance:
-        features = extract(reader, backbone, on_bad=lambda _, reason: broken.append(reason), advance=advance)
+    features = extract(
+        reader,
+        backbone,
+        expected=len(reader),
+        on_bad=lambda _, reason: broken.append(reason),
+        task=reporter.task,
+    )
     features.save(out / "features.npz")
     for bad in reader.skipped:
         reporter.say(f"skipped: {bad}")

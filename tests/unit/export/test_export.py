@@ -1,0 +1,183 @@
+"""From a run to a bundle: whole and checked, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from unit.training.made_up import AFTER, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
+
+from radrank.core.errors import InvalidQuery, Mismatch
+from radrank.engines.bundle import open_bundle
+from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
+from radrank.export import bundles
+from radrank.export import onnx as exporting
+from radrank.export.golden import random_batch
+from radrank.training.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def _tiny_backbone(monkeypatch):
+    monkeypatch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
+
+
+@pytest.fixture
+def exported_before(monkeypatch):
+    """The same weights were exported once already: take those files, since an export takes seconds."""
+
+    def taking(name: str) -> Callable[..., None]:
+        return lambda *arguments: shutil.copy(tiny_bundle() / (name or arguments[-1].name), arguments[-1])
+
+    monkeypatch.setattr(bundles, "export_image_encoder", taking("image_encoder.onnx"))
+    monkeypatch.setattr(bundles, "export_text_encoder", taking("text_encoder.onnx"))
+    monkeypatch.setattr(bundles, "export_reranker", taking(""))
+
+
+def record(run: Run, kind: str, **changes: Any) -> None:
+    """Changes what is written about a re-ranker."""
+    path = run.path / "rerankers" / kind / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_bundle_holds_what_its_manifest_says():
+    path = tiny_bundle()
+    manifest, _ = read_manifest(path)
+    assert set(left(path)) == {MANIFEST, *manifest.files}
+    assert (manifest.name, manifest.dimensions, manifest.precision) == ("tiny", 8, "fp32")
+    assert manifest.graph == SETTINGS
+    assert manifest.text.buckets == (8, 16, 32)
+    assert {kind: list(entry.inputs) for kind, entry in manifest.rerankers.items()} == {
+        kind: tiny_reranker(kind).array_names for kind in KINDS
+    }
+
+
+def test_a_manifest_comes_back_from_json():
+    manifest, _ = read_manifest(tiny_bundle())
+    assert BundleManifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def test_a_bundle_tells_how_it_was_trained_and_how_well():
+    manifest, _ = read_manifest(tiny_bundle())
+    assert manifest.training["dataset"]["name"] == "made up"
+    assert manifest.training["heads"]["dimensions"] == 8
+    assert manifest.training["sage"] == {"settings": {"epochs": 1}, "best_epoch": 1}
+    assert manifest.quality["gcn"] == {"before": {"score": 0.45}, "after": {"score": AFTER["gcn"]}}
+
+
+@pytest.mark.parametrize(
+    "onnx_says", [lambda answer: answer + 0.01, lambda answer: answer * np.nan, lambda a: a[:, :1]]
+)
+def test_where_onnx_and_torch_differ_no_bundle_is_left(tmp_path, monkeypatch, onnx_says):
+    class OtherEngine(exporting.OnnxEngine):
+        def run(self, feed):
+            return onnx_says(super().run(feed)).astype(np.float32)
+
+    run = tiny_run(tmp_path / "run")
+    monkeypatch.setattr(exporting, "OnnxEngine", OtherEngine)
+    with pytest.raises(Mismatch, match=r"image_encoder\.onnx against torch"):
+        bundles.write_bundle(run, tmp_path / "made" / "bundle")
+    assert left(tmp_path / "made") == []
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_reranker_is_checked_against_torch(tmp_path, kind):
+    """The file of one seed's weights does not pass for another's."""
+    batch = random_batch(np.random.default_rng(0), 8, SETTINGS, graphs=2, candidates=25)
+    path = tiny_bundle() / f"reranker_{kind}.onnx"
+    for seed in (0, 1):
+        model = exporting._Positional(tiny_reranker(kind, seed=seed))
+        feed = {name: np.asarray(array) for name, array in batch.feed(model.names).items()}
+        if seed == 0:
+            exporting._check(model, path, feed)
+        else:
+            with pytest.raises(Mismatch, match=f"reranker_{kind}"):
+                exporting._check(model, path, feed)
+
+
+def test_a_file_of_other_weights_does_not_pass_the_golden_queries(tmp_path, exported_before):
+    run = tiny_run(tmp_path / "run", ["gat"])
+    other = tiny_reranker("gat", seed=1)
+    from safetensors.torch import save_file
+
+    save_file(other.state_dict(), run.path / "rerankers" / "gat" / "reranker.safetensors")
+    with pytest.raises(Mismatch, match="golden queries, re-ranker gat"):
+        bundles.write_bundle(run, tmp_path / "bundle")
+    assert left(tmp_path) == ["run"]
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundles, "export_image_encoder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bundles.write_bundle(tiny_run(tmp_path / "run"), tmp_path / "bundle")
+    assert left(tmp_path) == ["run"]
+
+
+def test_a_bundle_is_never_written_over(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InvalidQuery, match="exists already"):
+        bundles.write_bundle(tiny_run(tmp_path / "run"), tmp_path / "bundle")
+    assert left(tmp_path / "bundle") == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "asked", "expected"),
+    [
+        ({"sage": 0.47, "gcn": 0.48, "gat": 0.46}, None, "gcn"),
+        ({"sage": 0.49, "gcn": 0.48, "gat": 0.46}, None, "sage"),
+        ({"sage": 0.45, "gcn": 0.44, "gat": 0.45}, None, "off"),
+        ({"sage": 0.47, "gcn": 0.48, "gat": 0.46}, "sage", "sage"),
+        ({"sage": 0.47, "gcn": 0.48, "gat": 0.46}, "off", "off"),
+    ],
+)
+def test_the_default_is_the_best_on_validation_or_off_or_what_was_asked(
+    tmp_path, exported_before, scores, asked, expected
+):
+    run = tiny_run(tmp_path / "run", list(scores))
+    for kind, score in scores.items():
+        record(run, kind, validation={"score": score}, validation_before={"score": 0.45})
+    bundle = open_bundle(bundles.write_bundle(run, tmp_path / "bundle", default=asked))
+    assert bundle.default_reranker == expected
+    assert set(bundle.rerankers) == set(scores)
+
+
+def test_without_rerankers_the_default_is_off(tmp_path, exported_before):
+    steps: list[str] = []
+    path = bundles.write_bundle(tiny_run(tmp_path / "run"), tmp_path / "bundle", step=steps.append)
+    manifest, _ = read_manifest(path)
+    assert (manifest.default_reranker, dict(manifest.rerankers), manifest.name) == ("off", {}, "bundle")
+    assert steps == ["loading the backbone", "image encoder", "text encoder", "golden queries"]
+    open_bundle(path).warm_up()
+
+
+def test_a_default_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    with pytest.raises(InvalidQuery, match="sage, off"):
+        bundles.write_bundle(tiny_run(tmp_path / "run", ["sage"]), tmp_path / "bundle", default="gat")
+
+
+def test_rerankers_of_different_graphs_do_not_share_a_bundle(tmp_path):
+    run = tiny_run(tmp_path / "run", ["sage", "gcn"])
+    record(run, "gcn", graph={"neighbours": 5})
+    with pytest.raises(InvalidQuery, match="different graph settings"):
+        bundles.write_bundle(run, tmp_path / "bundle")
+
+
+def test_the_exported_encoders_are_those_of_the_run():
+    bundle = open_bundle(tiny_bundle())
+    heads, backbone = Run(path=tiny_bundle().parent / "run").heads(), tiny_backbone()
+    pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = exporting.ImageEncoder(backbone, heads)(torch.from_numpy(pictures))
+    np.testing.assert_allclose(bundle.encoder.encode_images(pictures), expected, atol=1e-5)
