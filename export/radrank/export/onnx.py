@@ -139,8 +139,6 @@ def _export(
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             # Axes of several inputs share a size, so they share a name.
             warnings.filterwarnings("ignore", r"# The axis name: .* will not be used", UserWarning)
-            # Axes that always have one length share a name, which is what the warning says.
-            warnings.filterwarnings("ignore", r"# The axis name: \w+ will not be used", UserWarning)
             torch.onnx.export(
                 model,
                 arguments,

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unit.training.pyg import edges_of, gcn_norm
 
+from helpers.pyg import edges_of, gcn_norm
 from radrank.core.graph import (
     NODE_TYPES,
     RELATIONS,

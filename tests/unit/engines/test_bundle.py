@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit.training.made_up import KINDS, tiny_bundle
 
+from helpers.made_up import KINDS, tiny_bundle
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import file_table
 from radrank.core.studies import Modality

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from unit.training.made_up import AFTER, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
 
+from helpers.made_up import AFTER, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
 from radrank.core.errors import InvalidQuery, Mismatch
 from radrank.engines.bundle import open_bundle
 from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
@@ -31,8 +31,10 @@ def _tiny_backbone(monkeypatch):
 def exported_before(monkeypatch):
     """The same weights were exported once already: take those files, since an export takes seconds."""
 
+    made = tiny_bundle()  # before anything is replaced
+
     def taking(name: str) -> Callable[..., None]:
-        return lambda *arguments: shutil.copy(tiny_bundle() / (name or arguments[-1].name), arguments[-1])
+        return lambda *arguments: shutil.copy(made / (name or arguments[-1].name), arguments[-1])
 
     monkeypatch.setattr(bundles, "export_image_encoder", taking("image_encoder.onnx"))
     monkeypatch.setattr(bundles, "export_text_encoder", taking("text_encoder.onnx"))

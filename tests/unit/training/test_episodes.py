@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.training.made_up import HEADS, SETTINGS, feature_set
 
+from helpers.made_up import HEADS, SETTINGS, feature_set
 from radrank.core.studies import Modality, Split
 from radrank.training.episodes import DIRECTIONS, World, cross_fitted, episodes, make_world
 from radrank.training.heads import train_heads

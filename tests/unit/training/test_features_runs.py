@@ -10,9 +10,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from unit.training.made_up import HEADS, SETTINGS, feature_set, tiny_backbone, tiny_reranker, tiny_run
 
 from helpers.doubles import picture, study
+from helpers.made_up import HEADS, SETTINGS, feature_set, tiny_backbone, tiny_reranker, tiny_run
 from radrank.core.errors import NotFound
 from radrank.core.studies import Modality, Split, Study, StudyImage, View
 from radrank.datasets import pixels

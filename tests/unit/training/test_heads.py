@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unit.training.made_up import HEADS, feature_set
 
+from helpers.made_up import HEADS, feature_set
 from radrank.core.studies import Modality, Split
 from radrank.training.features import FeatureSet
 from radrank.training.heads import Epoch, Heads, LossWeights, gallery_rows, retrieval_score, train_heads

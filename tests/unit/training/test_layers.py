@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from unit.training.pyg import SAGEConv, conv_of, edges_of, hetero_data_of, messages_of
 
+from helpers.pyg import SAGEConv, conv_of, edges_of, hetero_data_of, messages_of
 from radrank.core.graph import NODE_TYPES, RELATIONS, GraphBatch, GraphSettings
 from radrank.export.golden import random_batch
 from radrank.training.layers import KINDS, GatRelation, GcnRelation, SageRelation, gather

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unit.training.made_up import SETTINGS, feature_set, tiny_reranker
 
+from helpers.made_up import SETTINGS, feature_set, tiny_reranker
 from radrank.core.studies import Modality, Split
 from radrank.core.vectors import unit
 from radrank.training.episodes import Episode, episodes, make_world

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from unit.training.made_up import SETTINGS, tiny_bundle, tiny_reranker
-from unit.training.pyg import hetero_data_of, scores_of
 
+from helpers.made_up import SETTINGS, tiny_bundle, tiny_reranker
+from helpers.pyg import hetero_data_of, scores_of
 from radrank.core.graph import RELATIONS, GraphBatch, GraphSettings
 from radrank.engines.bundle import Bundle, open_bundle
 from radrank.export.golden import random_batch

@@ -87,7 +87,7 @@ def reranker(
     run: Annotated[Path, typer.Option(help="The run directory of `radrank train heads`.")],
     candidates: Annotated[int, typer.Option(help="Re-ranked per query.", min=2, max=1000)] = 100,
     epochs: Annotated[int, typer.Option(help="At most; validation decides when to stop.", min=1)] = 8,
-    sample: Annotated[int, typer.Option(help="Training queries an epoch; 0 for all.", min=0)] = 2000,
+    sample: Annotated[int, typer.Option(help="Training queries an epoch; 0 for all.", min=0)] = 1200,
     folds: Annotated[int, typer.Option(help="Of cross-fitted heads.", min=2)] = 5,
     width: Annotated[int, typer.Option(help="Of node states; a multiple of 4.", min=4)] = 64,
     layers: Annotated[int, typer.Option(help="Message passes.", min=1, max=8)] = 2,

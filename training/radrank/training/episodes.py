@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
 from radrank.core.graph import Candidates, Graph, GraphBuilder, GraphSettings
-from radrank.core.nodes import Nodes, exact_gallery, exact_nodes
+from radrank.core.nodes import Nodes, best_of_each_study, exact_gallery, exact_nodes
 from radrank.core.relevance import gains
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, exact_neighbours
@@ -82,7 +82,7 @@ def episodes(
     """Every gallery item as a query, in every direction; in image→image and report→report not against itself."""
     k = world.builder.settings.query_neighbours
     bridges = {
-        (source, m): _search(world.gallery[source], world.archive[m], k) for source in Modality for m in Modality
+        (source, m): _bridges(world.gallery[source], world.archive[m], k) for source in Modality for m in Modality
     }
     for source, target in directions:
         queries, items = world.gallery[source], world.gallery[target]
@@ -99,9 +99,7 @@ def episodes(
                 query_modality=source,
                 target=target,
                 candidates=Candidates(rows=found, cosines=near),
-                bridges={
-                    m: Candidates(rows=bridges[source, m][0][row], cosines=bridges[source, m][1][row]) for m in Modality
-                },
+                bridges={m: bridges[source, m][row] for m in Modality},
                 excluded=queries.study[[row]],
             )
             yield Episode(
@@ -133,3 +131,11 @@ def cross_fitted(
 
 def _search(queries: Nodes, gallery: Nodes, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return exact_neighbours(queries.vectors.base, gallery.vectors.base, k)
+
+
+def _bridges(queries: Nodes, archive: Nodes, k: int) -> list[Candidates]:
+    """The k nearest archive items of each query, one a study, as View.nearest finds them in serving."""
+    most = int(np.bincount(archive.study).max(initial=1))
+    found = zip(*_search(queries, archive, k * most), strict=True)
+    kept = (best_of_each_study(rows, cosines, archive.study, k) for rows, cosines in found)
+    return [Candidates(rows=rows, cosines=cosines) for rows, cosines in kept]

@@ -166,7 +166,7 @@ def train_heads(
             on_epoch(Epoch(epoch=epoch, loss=float(np.mean(losses)), score=score, best=better))
         if epoch - best_epoch >= settings.patience:
             break
-    if validation is not None:
+    if best_state:
         heads.load_state_dict(best_state)
     return heads.eval(), best_epoch or total
 

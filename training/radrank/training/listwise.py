@@ -33,7 +33,7 @@ class RerankerSettings:
     epochs: int = 8
     patience: int = 8
     batch_size: int = 16
-    sample: int = 2000
+    sample: int = 1200
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     seed: int = 0

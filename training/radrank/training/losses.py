@@ -10,8 +10,8 @@ from torch.nn import functional as F
 def clip_loss(images: Tensor, reports: Tensor, same: Tensor, scale: Tensor) -> Tensor:
     """Symmetric contrastive loss (Radford et al. 2021) over unit vectors [n, d] of n pairs.
 
-    same: bool [n, n], where two reports are word for word the same. Those are no negatives: each row's target spreads
-    evenly over them. scale: inverse temperature.
+    same: bool [n, n], where two reports are word for word the same: each row's target spreads evenly over them.
+    scale: inverse temperature.
     """
     logits = scale * images @ reports.T
     target = same.float() / same.sum(dim=1, keepdim=True)
