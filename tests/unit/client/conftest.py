@@ -68,6 +68,7 @@ class FakeServer(retrieval_pb2_grpc.RetrievalServicer, archive_pb2_grpc.ArchiveS
         self.trailing: tuple[tuple[str, str], ...] = ()
         self.embed_calls: list[int] = []
         self.upserted: list[str] = []
+        self.upserting = threading.Event()
         self.aborted = threading.Event()
         self.health = b"\x08\x01"
         self.slow = 0.0
@@ -152,6 +153,7 @@ class FakeServer(retrieval_pb2_grpc.RetrievalServicer, archive_pb2_grpc.ArchiveS
 
     def Upsert(self, requests, context):  # noqa: N802
         context.add_callback(lambda: None if context.code() else self.aborted.set())
+        self.upserting.set()
         studies = [request.study for request in requests]
         self._note(studies, context)
         self.upserted.extend(study.study_id for study in studies)

@@ -207,6 +207,7 @@ def test_upsert_streams_studies_and_reads_their_files(client, fake, chest, tmp_p
 def test_an_upsert_whose_source_breaks_changes_nothing(client, fake, tmp_path):
     def studies():
         yield NewStudy(study_id="good", impression="Clear.")
+        assert fake.upserting.wait(20)  # a call that is cancelled before it arrives proves nothing
         yield NewStudy(study_id="bad", images=[NewImage(content=tmp_path / "absent.png")])
 
     with pytest.raises(FileNotFoundError):
