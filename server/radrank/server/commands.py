@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -62,7 +64,13 @@ def _announce(settings: Settings, address: str, library: Library) -> None:
     typer.echo(
         f"SERVING on {address} · {counts.studies:,} studies, {counts.images:,} images, {counts.reports:,} reports"
     )
-    typer.echo(f'Try: radrank search --text "right pleural effusion" -k 5{_connection(settings, address)}')
+    typer.echo(f'Try: {_program()} search --text "right pleural effusion" -k 5{_connection(settings, address)}')
+
+
+def _program() -> str:
+    """What a person types to call radrank: its path where the environment it is in is not activated."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "radrank" and shutil.which("radrank") is None else "radrank"
 
 
 def _connection(settings: Settings, address: str) -> str:
