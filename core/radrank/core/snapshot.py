@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -297,9 +297,3 @@ def _load_table(folder: Path, name: str) -> Neighbours:
     return Neighbours(
         rows=Column(_mapped(folder / f"{name}_rows.npy")), cosines=Column(_mapped(folder / f"{name}_cosines.npy"))
     )
-
-
-def snapshots(home: Path) -> Iterator[Path]:
-    """Every finished snapshot below `home`, oldest first."""
-    if home.is_dir():
-        yield from sorted(path for path in home.iterdir() if (path / "manifest.json").is_file())

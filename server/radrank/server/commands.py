@@ -64,10 +64,10 @@ def _announce(settings: Settings, address: str, library: Library) -> None:
     typer.echo(
         f"SERVING on {address} · {counts.studies:,} studies, {counts.images:,} images, {counts.reports:,} reports"
     )
-    typer.echo(f'Try: {_program()} search --text "right pleural effusion" -k 5{_connection(settings, address)}')
+    typer.echo(f'Try: {program()} search --text "right pleural effusion" -k 5{_connection(settings, address)}')
 
 
-def _program() -> str:
+def program() -> str:
     """What a person types to call radrank: its path where the environment it is in is not activated."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "radrank" and shutil.which("radrank") is None else "radrank"

@@ -5,6 +5,7 @@ import pytest
 from helpers.doubles import DoubleBundle, HashingEncoder, picture
 from radrank.client.cli import main
 from radrank.core.archive import Archive
+from radrank.server import commands
 
 
 @pytest.fixture
@@ -120,3 +121,16 @@ def test_config_check_names_what_is_missing(run, tmp_path):
 def test_serve_without_a_bundle_says_how_to_get_one(run):
     code, _, err = run("serve", "--listen", "127.0.0.1:0")
     assert (code, "radrank export" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("called", "path", "typed"),
+    [
+        (".venv/bin/radrank", "/nowhere", ".venv/bin/radrank"),
+        ("/somewhere/cli.py", "/nowhere", "radrank"),
+    ],
+)
+def test_the_line_to_paste_names_the_program_where_no_environment_is_activated(monkeypatch, called, path, typed):
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setenv("PATH", path)
+    assert commands.program() == typed
