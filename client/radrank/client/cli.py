@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Entry] = {
     "config": Entry("radrank.server.commands", "server", "Show and check the server's settings."),
     "train": Entry("radrank.training.commands", "train", "Fine-tune the dual encoder and the graph re-ranker."),
     "export": Entry("radrank.export.commands", "export", "Turn trained weights into a bundle for serving."),
+    "evaluate": Entry("radrank.evaluation.commands", "evaluate", "Judge a bundle: tables and plots, with intervals."),
     "demo": Entry("radrank.export.commands", "export", "Make a bundle and an archive to try radrank with."),
 }
 

@@ -1,20 +1,30 @@
 """Plots of what an evaluation found. Every kind has a function that draws it and one that saves it as PNG.
 
-Colours are those of Okabe and Ito (told apart by colour-blind readers too). Nothing here knows a study's id or text.
+Nothing here knows a study's id or text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.vectors import Matrix
+from radrank.evaluation._canvas import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    PALE,
+    PURPLE,
+    VERMILION,
+    headline,
+    panels,
+    save,
+)
 from radrank.evaluation.markdown import SCOPES
 from radrank.evaluation.results import Change, Family, Row, Scope, Table
 
@@ -28,9 +38,6 @@ Means = NDArray[np.floating[Any]]
 Counts = NDArray[np.integer[Any]]
 Ranks = Mapping[str, tuple[Counts, Counts]]
 
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-DARK, GREY, PALE = "#333333", "#8A8A8A", "#C8C8C8"
-
 FOREST = ("Jaccard@10", "Strong P@10", "Strong mAP@10")
 
 # The last bars of ranks_figure are open: 128 and more, 64 and more.
@@ -41,7 +48,7 @@ def plot_changes(
     tables: Sequence[Table], path: Path, *, scope: Scope = Scope.ALL, metrics: Sequence[str] = FOREST
 ) -> None:
     """Saves changes_figure."""
-    _save(changes_figure(tables, scope=scope, metrics=metrics), path)
+    save(changes_figure(tables, scope=scope, metrics=metrics), path)
 
 
 def changes_figure(tables: Sequence[Table], *, scope: Scope = Scope.ALL, metrics: Sequence[str] = FOREST) -> Figure:
@@ -54,8 +61,8 @@ def changes_figure(tables: Sequence[Table], *, scope: Scope = Scope.ALL, metrics
     lines = [_forest_lines(table, scope) for table in tables]
     heights = [0.25 * max(len(group), 4) for group in lines]
     size = (2.2 + 2.9 * len(metrics), 1.5 + sum(heights) + 0.7 * len(tables))
-    figure, panels = _panels(len(tables), len(metrics), size, heights)
-    for table, group, row in zip(tables, lines, panels, strict=True):
+    figure, grid = panels(len(tables), len(metrics), size, heights)
+    for table, group, row in zip(tables, lines, grid, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
             _forest(axes, group, scope, metric)
         row[0].tick_params(axis="y", labelleft=True)
@@ -63,11 +70,11 @@ def changes_figure(tables: Sequence[Table], *, scope: Scope = Scope.ALL, metrics
             if not rows:
                 tick.set(fontweight="bold", color=GREY)
         row[0].set_title(f"{table.direction}, against {table.reference}", loc="left", fontweight="bold")
-    for axes, metric in zip(panels[-1], metrics, strict=True):
+    for axes, metric in zip(grid[-1], metrics, strict=True):
         axes.set_xlabel(f"change of {metric}")
-    for column in panels.T:
+    for column in grid.T:
         _share_limits(column)
-    _headline(figure, f"Relative change with 95 % intervals, {SCOPES[scope]}")
+    headline(figure, f"Relative change with 95 % intervals, {SCOPES[scope]}")
     handles = [
         Line2D([], [], color=VERMILION, marker="D", mfc="white", label="as it ranks"),
         Line2D([], [], color=BLUE, marker="o", label="matched for normals in the top 10"),
@@ -87,7 +94,7 @@ def plot_groups(
     metric: str = "Strong MRR",
 ) -> None:
     """Saves groups_figure."""
-    _save(groups_figure(names, before, after, counts, direction=direction, metric=metric), path)
+    save(groups_figure(names, before, after, counts, direction=direction, metric=metric), path)
 
 
 def groups_figure(
@@ -107,8 +114,8 @@ def groups_figure(
     kept = (counts > 0) & np.isfinite(before) & np.isfinite(after)
     order = [at for at in np.argsort(-counts, kind="stable") if kept[at]]
     places = np.arange(len(order))
-    figure, panels = _panels(1, 1, (7.5, 1.6 + 0.42 * len(order)))
-    axes = panels[0, 0]
+    figure, grid = panels(1, 1, (7.5, 1.6 + 0.42 * len(order)))
+    axes = grid[0, 0]
     for shift, values, colour, label in ((-0.19, before, PALE, "embedding"), (0.19, after, BLUE, "re-ranked")):
         bars = axes.barh(places + shift, values[order], height=0.36, color=colour, label=label)
         axes.bar_label(bars, labels=[_short(value) for value in values[order]], padding=3, fontsize=8, color=DARK)
@@ -125,7 +132,7 @@ def groups_figure(
 
 def plot_ranks(ranks: Ranks, path: Path, *, direction: str) -> None:
     """Saves ranks_figure."""
-    _save(ranks_figure(ranks, direction=direction), path)
+    save(ranks_figure(ranks, direction=direction), path)
 
 
 def ranks_figure(ranks: Ranks, *, direction: str) -> Figure:
@@ -134,20 +141,20 @@ def ranks_figure(ranks: Ranks, *, direction: str) -> Figure:
     ranks: what is sought, such as "first strong match" → (before, after), both int [q] from 1. Queries that have no
     such entry (a rank below 1) are left out.
     """
-    figure, panels = _panels(len(ranks), 2, (10.5, 0.6 + 3.2 * len(ranks)))
-    for (left, right), (sought, (before, after)) in zip(panels, ranks.items(), strict=True):
+    figure, grid = panels(len(ranks), 2, (10.5, 0.6 + 3.2 * len(ranks)))
+    for (left, right), (sought, (before, after)) in zip(grid, ranks.items(), strict=True):
         kept = (before > 0) & (after > 0)
         _rank_bars(left, before[kept], after[kept])
         left.set_title(f"rank of the {sought}", loc="left", fontweight="bold")
         _move_bars(right, before[kept].astype(np.int64) - after[kept])
         right.set_title(f"places moved by the {sought}", loc="left", fontweight="bold")
-    _headline(figure, f"Before and after re-ranking, {direction}")
+    headline(figure, f"Before and after re-ranking, {direction}")
     return figure
 
 
 def plot_reliability(screens: Mapping[str, Reliability], path: Path) -> None:
     """Saves reliability_figure."""
-    _save(reliability_figure(screens), path)
+    save(reliability_figure(screens), path)
 
 
 def reliability_figure(screens: Mapping[str, Reliability]) -> Figure:
@@ -155,8 +162,8 @@ def reliability_figure(screens: Mapping[str, Reliability]) -> Figure:
 
     screens: by what is screened, such as "image". Bars are Wilson's 95 % intervals (JASA 1927).
     """
-    figure, panels = _panels(2, 1, (5.6, 6.4), [3, 1])
-    above, below = panels[:, 0]
+    figure, grid = panels(2, 1, (5.6, 6.4), [3, 1])
+    above, below = grid[:, 0]
     above.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect")
     for at, (name, found) in enumerate(screens.items()):
         colour, marker = (BLUE, VERMILION, GREEN, PURPLE)[at % 4], "osD^"[at % 4]
@@ -183,82 +190,6 @@ def reliability_figure(screens: Mapping[str, Reliability]) -> Figure:
     above.set_title("Calibration of the screening head", loc="left", fontweight="bold")
     above.legend(loc="upper left", frameon=False, fontsize=9)
     below.set(xlim=(0, 1), xlabel="probability of abnormal, as given", ylabel="studies")
-    return figure
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Points:
-    """Items of one modality. vectors: float32 [n, d]; normal: int8 [n], 1, −1 or 0; groups: [n], "" where normal."""
-
-    vectors: Matrix
-    normal: NDArray[np.int8]
-    groups: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cloud:
-    """One panel of a map: both modalities at one stage of the training.
-
-    one_space: False where images and reports can't be compared, though their vectors may be of one width
-    """
-
-    title: str
-    images: Points
-    reports: Points
-    one_space: bool = True
-
-
-def plot_map(clouds: Sequence[Cloud], path: Path, *, seed: int = 0, most: int = 1500) -> None:
-    """Saves map_figure."""
-    _save(map_figure(clouds, seed=seed, most=most), path)
-
-
-def map_figure(clouds: Sequence[Cloud], *, seed: int = 0, most: int = 1500) -> Figure:
-    """t-SNE (van der Maaten and Hinton, JMLR 2008) of images and reports, such as before and after fine-tuning.
-
-    Above coloured by normal and abnormal, below by finding group. Each panel shows at most `most` points, drawn at
-    random. Where images and reports have different widths or spaces, as from raw backbones, no map can hold both: each
-    is then embedded alone, and the title says so.
-    """
-    figure, panels = _panels(2, len(clouds), (1.8 + 4.6 * len(clouds), 9.4))
-    drawn = [_sampled(cloud, np.random.default_rng(seed), most) for cloud in clouds]
-    groups = _commonest([group for cloud in drawn for group in _groups(cloud)], 7)
-    colours = dict(zip(groups, (VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY, DARK), strict=False))
-    kinds = {"normal": SKY, "abnormal": VERMILION}
-    if any((points.normal == 0).any() for cloud in drawn for points in (cloud.images, cloud.reports)):
-        kinds["not told"] = PALE
-    for cloud, (above, below) in zip(drawn, panels.T, strict=True):
-        images, reports, apart = _embedded(cloud, seed)
-        shown = f"{len(images):,} images and {len(reports):,} reports"
-        for points, places, marker in ((cloud.images, images, "o"), (cloud.reports, reports, "^")):
-            told = np.select([points.normal > 0, points.normal < 0], [SKY, VERMILION], PALE)
-            named = [PALE if not group else colours.get(group, GREY) for group in points.groups]
-            for axes, colour in ((above, list(told)), (below, named)):
-                axes.scatter(*places.T, c=colour, marker=marker, s=15, alpha=0.75, linewidths=0)
-        above.set_title(cloud.title, loc="left", fontweight="bold", pad=22)
-        above.annotate(
-            f"{shown}{', in a map of their own each' if apart else ', in one map'}",
-            (0, 1),
-            xytext=(0, 7),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=GREY,
-        )
-        for axes in (above, below):
-            axes.set(xticks=[], yticks=[], xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
-            axes.set_box_aspect(1)
-            axes.spines[:].set(visible=True, color=PALE)
-            if apart:
-                axes.text(-1.04, -0.1, "images", va="top", color=GREY)
-                axes.text(1.04, 0.1, "reports", ha="right", va="bottom", color=GREY)
-    _headline(figure, "t-SNE of images and reports")
-    _key(panels[0, -1], "by normal and abnormal", kinds)
-    rest = {"other groups": GREY} if any(g and g not in colours for c in drawn for g in _groups(c)) else {}
-    _key(
-        panels[1, -1],
-        "by finding group",
-        {g.replace("_", " "): c for g, c in colours.items()} | rest | {"no finding": PALE},
-    )
     return figure
 
 
@@ -371,97 +302,3 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return centre - half, centre + half
-
-
-def _sampled(cloud: Cloud, random: np.random.Generator, most: int) -> Cloud:
-    images = len(cloud.images.vectors)
-    total = images + len(cloud.reports.vectors)
-    kept = np.sort(random.permutation(total)[:most])
-
-    def part(points: Points, rows: NDArray[np.int64]) -> Points:
-        return Points(
-            vectors=points.vectors[rows], normal=points.normal[rows], groups=[points.groups[row] for row in rows]
-        )
-
-    return Cloud(
-        title=cloud.title,
-        images=part(cloud.images, kept[kept < images]),
-        reports=part(cloud.reports, kept[kept >= images] - images),
-        one_space=cloud.one_space,
-    )
-
-
-def _embedded(cloud: Cloud, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-    """Places of images [n, 2] and reports [m, 2], and whether they are apart: images top left, reports bottom right."""
-    images, reports = cloud.images.vectors, cloud.reports.vectors
-    if cloud.one_space and images.shape[1] == reports.shape[1]:
-        both = _tsne(np.concatenate([images, reports]), seed)
-        return both[: len(images)], both[len(images) :], False
-    corners = ([-0.44, 0.44], [0.44, -0.44])
-    alone = [0.56 * _tsne(vectors, seed) + corner for vectors, corner in zip((images, reports), corners, strict=True)]
-    return alone[0], alone[1], True
-
-
-def _tsne(vectors: Matrix, seed: int) -> NDArray[np.float64]:
-    """Places [n, 2], centred in a square from −1 to 1."""
-    from sklearn.manifold import TSNE
-
-    perplexity = max(1.0, min(30.0, (len(vectors) - 1) / 3))
-    model = TSNE(init="pca", metric="cosine", perplexity=perplexity, random_state=seed, n_jobs=1)
-    places: NDArray[np.float64] = model.fit_transform(vectors).astype(np.float64)
-    places -= (places.min(0) + places.max(0)) / 2
-    return places / max(float(np.abs(places).max()), 1e-12)
-
-
-def _groups(cloud: Cloud) -> list[str]:
-    return [*cloud.images.groups, *cloud.reports.groups]
-
-
-def _commonest(groups: Sequence[str], most: int) -> list[str]:
-    names = sorted({group for group in groups if group})
-    return sorted(names, key=lambda name: -groups.count(name))[:most]
-
-
-def _key(axes: Axes, title: str, colours: Mapping[str, str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=colour, marker="s", linestyle="", label=name) for name, colour in colours.items()]
-    handles += [
-        Line2D([], [], color=DARK, marker=marker, mfc="none", linestyle="", label=name)
-        for marker, name in (("o", "image"), ("^", "report"))
-    ]
-    axes.legend(
-        handles=handles,
-        title=title,
-        title_fontproperties={"weight": "bold"},
-        alignment="left",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-    )
-
-
-def _panels(
-    rows: int, columns: int, size: tuple[float, float], heights: Sequence[float] | None = None
-) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure and its axes [rows, columns], quiet enough for the data to be seen."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.09))
-    panels = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
-    for axes in panels.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(PALE)
-        axes.tick_params(color=PALE)
-        axes.grid(color="#E8E8E8", linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, panels
-
-
-def _headline(figure: Figure, words: str) -> None:
-    figure.suptitle(words, x=0.01, ha="left", fontsize=13)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)

@@ -96,7 +96,10 @@ class Screened:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Everything one evaluation found. title and notes: what was judged, on what, with which commands."""
+    """Everything one evaluation found. title and notes: what was judged, on what, with which commands.
+
+    leaks: by the name of a leak test whether it held: True is good, False means that something leaks
+    """
 
     title: str
     notes: tuple[str, ...]
