@@ -31,10 +31,20 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from radrank.training.layers import KINDS
     from radrank.training.listwise import RerankerSettings
     from radrank.training.pipeline import run_heads, run_rerankers
+    from radrank.training.tower import TowerSettings
 
     out = tmp_path_factory.mktemp("demo") / "run"
-    heads = HeadSettings(dimensions=64, hidden=128, epochs=12)
-    run = run_heads(out, dataset="demo", root=None, backbone="compact", weights=None, settings=heads, reporter=Silent())
+    heads = HeadSettings(projection=48, hidden=128, epochs=12)
+    run = run_heads(
+        out,
+        dataset="demo",
+        root=None,
+        backbone="compact",
+        weights=None,
+        settings=heads,
+        tower=TowerSettings(epochs=0),
+        reporter=Silent(),
+    )
     rerankers = RerankerSettings(candidates=30, epochs=2, sample=200, folds=2, width=16)
     run_rerankers(run, list(KINDS), settings=rerankers, graph=GraphSettings(), reporter=Silent())
     return out

@@ -8,7 +8,9 @@ import pytest
 from helpers.doubles import HashingEncoder
 from helpers.serving import STUDIES, Running
 from radrank.core.studies import View
+from radrank.core.vectors import unit
 from radrank.datasets import pixels
+from radrank.server.fields import VIEW_NUMBERS
 from radrank.v1 import retrieval_pb2, types_pb2
 
 IMAGE, REPORT = types_pb2.MODALITY_IMAGE, types_pb2.MODALITY_REPORT
@@ -43,12 +45,27 @@ def test_an_unspecified_target_is_the_other_modality(standing, query, modality):
     assert standing.search(query=query).target == {IMAGE: REPORT, REPORT: IMAGE}[modality]
 
 
-def test_the_image_of_a_study_finds_it_and_names_the_image(standing):
-    content = STUDIES[8].images[1].content
+@pytest.mark.parametrize("number", [7, 5])
+def test_the_image_of_a_study_finds_it_and_names_the_image(standing, number):
+    content, view = STUDIES[number].images[0].content, VIEW_NUMBERS[STUDIES[number].images[0].view]
     hit = standing.search(query={"image": content}, target=IMAGE, include_preview=True).hits[0]
-    assert (hit.study_id, hit.image_id, hit.view) == ("S0008", "I0008-1", types_pb2.VIEW_PA)
+    assert (hit.study_id, hit.image_id, hit.view) == (f"S{number:04d}", f"I{number:04d}-0", view)
     assert hit.cosine == pytest.approx(1.0, abs=1e-5)
     assert pixels.load(hit.preview, 32).shape == (32, 32)
+
+
+def test_a_study_of_several_views_is_one_hit_by_all_of_them(standing):
+    content = STUDIES[8].images[1].content
+    encoder = HashingEncoder()
+    vectors = encoder.encode_images(np.stack([pixels.load(one.read(), 32) for one in STUDIES[8].images]))
+    hits = standing.search(query={"image": content}, target=IMAGE, k=24, reranker="off").hits
+    hit = next(hit for hit in hits if hit.study_id == "S0008")
+    assert len({hit.study_id for hit in hits}) == len(hits) == 24
+    assert (hit.image_id, hit.view) == ("I0008-0", types_pb2.VIEW_PA)
+    assert hit.cosine == pytest.approx(float(vectors[1] @ unit(vectors.sum(axis=0))), abs=1e-5)
+    query = {"embedding": {"values": unit(vectors.sum(axis=0)).tobytes()}}
+    best = standing.search(query=query, target=IMAGE, reranker="off").hits[0]
+    assert (best.study_id, best.cosine) == ("S0008", pytest.approx(1.0, abs=1e-5))
 
 
 def test_report_and_labels_come_only_where_asked_for(standing):

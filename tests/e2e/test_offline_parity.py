@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from helpers.process import started
 from radrank.client.client import Client
@@ -18,9 +19,10 @@ from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, exact_neighbours
 from radrank.datasets import pixels
 from radrank.datasets.demo import DemoArchive, golden_material
-from radrank.training.backbones import Backbone, embed_images, embed_texts, load_backbone
-from radrank.training.features import FeatureSet
-from radrank.training.heads import Heads
+from radrank.training.backbones import Backbone
+from radrank.training.features import FeatureSet, token_ids
+from radrank.training.heads import Heads, study_vectors
+from radrank.training.inputs import HeadInputs
 from radrank.training.runs import Run
 
 K = 50
@@ -28,29 +30,44 @@ K = 50
 
 @dataclass
 class Offline:
-    """Everything the server has, without the server."""
+    """Everything the server has, without the server. vectors, study: one item of each modality a study."""
 
     run: Run
     backbone: Backbone
+    inputs: HeadInputs
     heads: Heads
     features: FeatureSet
+    study: dict[Modality, NDArray[np.int32]]
     vectors: dict[Modality, Matrix]
 
+    @classmethod
+    def of(cls, run: Run) -> Offline:
+        backbone, heads, features = run.backbone(), run.heads(), run.features
+        inputs = run.inputs(backbone)
+        vectors = heads.vectors(inputs.of(features))
+        every = np.arange(len(features.study_ids))
+        items = {m: study_vectors(vectors, features, every, m) for m in Modality}
+        study, fused = {m: items[m][0] for m in Modality}, {m: items[m][1] for m in Modality}
+        return cls(run, backbone, inputs, heads, features, study, fused)
+
     def embed(self, image: bytes | None, text: str | None) -> Matrix:
-        if image is not None:
-            found = embed_images(self.backbone, [pixels.load(image, self.backbone.preprocessing.image_size)])
-        else:
-            assert text is not None
-            found = embed_texts(self.backbone, [text])
+        backbone = self.backbone
         with torch.inference_mode():
-            projected = self.heads.project(torch.from_numpy(found), Modality.IMAGE if image else Modality.REPORT)
-        return projected.numpy()
+            if image is not None:
+                decoded = torch.from_numpy(pixels.load(image, backbone.preprocessing.image_size)[None].copy())
+                read = self.inputs.image(backbone.image_tower(decoded), backbone.image_tower.stem(decoded))
+            else:
+                assert text is not None
+                ids = torch.from_numpy(token_ids(backbone, [text]).astype(np.int64))
+                read = self.inputs.report(backbone.text_tower(ids), ids)
+            vectors: Matrix = self.heads(*read, Modality.IMAGE if image else Modality.REPORT).numpy()
+        return vectors
 
     def ranking(self, query: Matrix, source: Modality, target: Modality, kind: str) -> dict[str, float]:
         """Scores by study id of the K best studies."""
         model, _ = self.run.reranker(kind)
         settings = GraphSettings()
-        study = self.features.study
+        study = self.study
         nodes = exact_nodes(
             vectors=self.vectors,
             studies=study,
@@ -59,7 +76,7 @@ class Offline:
             pairs=settings.pairs,
         )
         builder = GraphBuilder(gallery=nodes, archive=nodes, settings=settings)
-        near = {m: self._one_a_study(query, m) for m in Modality}
+        near = {m: self.nearest(query, m) for m in Modality}
         bridges = {m: _first(near[m], settings.query_neighbours) for m in Modality}
         found = _first(near[target], K)
         graph = builder.build(query=query[0], query_modality=source, target=target, candidates=found, bridges=bridges)
@@ -69,10 +86,9 @@ class Offline:
         ids = [self.features.study_ids[s] for s in study[target][found.rows]]
         return dict(zip(ids, scores.tolist(), strict=True))
 
-    def _one_a_study(self, query: Matrix, m: Modality) -> Candidates:
+    def nearest(self, query: Matrix, m: Modality) -> Candidates:
         rows, cosines = exact_neighbours(query, self.vectors[m], len(self.vectors[m]))
-        first = np.sort(np.unique(self.features.study[m][rows[0]], return_index=True)[1])
-        return Candidates(rows=rows[0][first], cosines=cosines[0][first])
+        return Candidates(rows=rows[0], cosines=cosines[0])
 
 
 def _first(candidates: Candidates, k: int) -> Candidates:
@@ -81,9 +97,7 @@ def _first(candidates: Candidates, k: int) -> Candidates:
 
 @pytest.fixture(scope="module")
 def offline(demo_run: Path) -> Offline:
-    run = Run(path=demo_run)
-    heads, features = run.heads(), run.features
-    return Offline(run, load_backbone("compact"), heads, features, heads.vectors(features))
+    return Offline.of(Run(path=demo_run))
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +124,25 @@ def test_the_server_ranks_as_the_models_do_offline(offline, client, kind, target
 
 def test_without_a_reranker_the_order_is_the_exact_scans(offline, client):
     vector = offline.embed(IMAGES[0], None)
-    expected = _first(offline._one_a_study(vector, Modality.REPORT), 10)
+    expected = _first(offline.nearest(vector, Modality.REPORT), 10)
     reply = client.search(image=IMAGES[0], k=10, reranker="off")
     assert [hit.study_id for hit in reply.hits] == [
-        offline.features.study_ids[s] for s in offline.features.study[Modality.REPORT][expected.rows]
+        offline.features.study_ids[s] for s in offline.study[Modality.REPORT][expected.rows]
     ]
+
+
+def test_a_study_of_several_views_is_ranked_by_all_of_them(offline, client):
+    owners = offline.features.study[Modality.IMAGE]
+    several = np.flatnonzero(np.bincount(owners) > 1)
+    assert len(several) > 20
+    vector = offline.embed(IMAGES[0], None)
+    near = offline.nearest(vector, Modality.IMAGE)
+    expected = dict(zip(offline.study[Modality.IMAGE][near.rows], near.cosines, strict=True))
+    hits = client.search(image=IMAGES[0], target="image", k=len(near), reranker="off").hits
+    assert len({hit.study_id for hit in hits}) == len(hits) == len(near)
+    row_of = {study_id: row for row, study_id in enumerate(offline.features.study_ids)}
+    for hit in hits:
+        assert hit.cosine == pytest.approx(expected[row_of[hit.study_id]], abs=2e-4)
 
 
 def test_the_demo_archive_is_what_the_features_were_made_of(offline):

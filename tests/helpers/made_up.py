@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 from radrank.core.graph import GraphSettings
 from radrank.core.studies import Modality, Split
-from radrank.training.backbones import Backbone, Preprocessing
+from radrank.training.backbones import Backbone, Preprocessing, StagedTower
 from radrank.training.features import FeatureSet
 from radrank.training.heads import Heads, HeadSettings
+from radrank.training.inputs import HeadInputs, fit_inputs
 from radrank.training.reranker import GraphReranker, RerankerShape
 from radrank.training.runs import Run, save_heads, save_reranker
+from radrank.training.tower import TowerSettings
 
 GROUPS = ("edema", "fracture", "opacity")
 SETTINGS = GraphSettings(
@@ -34,15 +37,20 @@ SETTINGS = GraphSettings(
     candidate_buckets=(10, 40, 100),
     node_buckets=(32, 64, 128, 256, 512),
 )
-HEADS = HeadSettings(dimensions=8, hidden=16, epochs=6, batch_size=16, learning_rate=5e-3)
+HEADS = HeadSettings(projection=8, hidden=16, epochs=6, batch_size=16, learning_rate=5e-3)
+TOWER = TowerSettings(epochs=2, batch_size=8)
+DIMENSIONS = 8 + 1 + len(GROUPS) + 2  # of whole vectors: a projection, beliefs, and an end for each modality
 KINDS = ("sage", "gcn", "gat")
+WORDS = ("[PAD]", "[UNK]", "the", "lungs", "are", "clear", "heart", "is", "normal", "large", "opacity", "left")
+TELLING = ("clear", "large", "left", "opacity")  # the word that reports of each class mostly hold
 AFTER = {"sage": 0.46, "gcn": 0.48, "gat": 0.44}  # validation of the made-up re-rankers; before: 0.45
 
 
 def feature_set(studies: int = 90, *, seed: int = 0, noise: float = 0.7) -> FeatureSet:
     """Studies of four classes (normal and one finding each) that lie about a centre of their class in both modalities.
 
-    Every third study has two images; the last two have no label; two studies have the same report.
+    So do their maps, and most reports hold their class's word. Every third study has two images; the last two have no
+    label; two studies have the same report.
     """
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 1 + len(GROUPS), studies)
@@ -62,6 +70,10 @@ def feature_set(studies: int = 90, *, seed: int = 0, noise: float = 0.7) -> Feat
         for m in Modality
     }
     features[Modality.REPORT][1] = features[Modality.REPORT][0]
+    tokens = reports_of(kind, seed=seed)
+    tokens[1] = tokens[0]
+    seen = np.random.default_rng([seed, 2])
+    centres = seen.normal(size=(1 + len(GROUPS), 1, 4, 4))[kind[owners[Modality.IMAGE]]]
     same_text = np.arange(studies, dtype=np.int32)
     same_text[1] = 0
     share = studies // 3
@@ -76,20 +88,29 @@ def feature_set(studies: int = 90, *, seed: int = 0, noise: float = 0.7) -> Feat
         study={m: owners[m].astype(np.int32) for m in Modality},
         primary=np.diff(owners[Modality.IMAGE], prepend=-1) > 0,
         same_text=same_text,
+        tokens=tokens,
+        pad_id=0,
+        maps=(centres + noise * seen.normal(size=centres.shape)).astype(np.float16),
     )
 
 
-class ImageTower(nn.Module):
-    """Means of 4 × 4 tiles through a linear map."""
+def reports_of(kind: NDArray[np.int64], *, seed: int = 0, unreliable: float = 0.15) -> NDArray[np.int32]:
+    """Token ids [n, 7] of reports of these classes: three to six of the words that all use, and the class's own."""
+    rng = np.random.default_rng([seed, 1])
+    common = [row for row, word in enumerate(WORDS) if row and word not in TELLING]
+    ids = rng.choice(common, (len(kind), 7)).astype(np.int32)
+    lengths = rng.integers(4, 8, len(kind))
+    ids[np.arange(7) >= lengths[:, None]] = 0
+    said = np.where(rng.random(len(kind)) < unreliable, rng.integers(0, len(TELLING), len(kind)), kind)
+    ids[:, 1] = np.array([WORDS.index(word) for word in TELLING])[said]
+    return ids
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(16, width)
+
+class Tiles(nn.Module):
+    """Means of 4 × 4 tiles: [B, 1, 4, 4]."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        tiles = nn.functional.avg_pool2d(pixels.unsqueeze(1).float() / 255.0, pixels.shape[-1] // 4)
-        mapped: Tensor = self.linear(tiles.flatten(1))
-        return mapped
+        return nn.functional.avg_pool2d(pixels.unsqueeze(1).float() / 255.0, pixels.shape[-1] // 4)
 
 
 class TextTower(nn.Module):
@@ -108,9 +129,9 @@ def tiny_backbone() -> Backbone:
     """Random towers, the same every time."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        image, text = ImageTower(12).eval(), TextTower(10).eval()
-    words = ["[PAD]", "[UNK]", "the", "lungs", "are", "clear", "heart", "is", "normal", "large", "opacity", "left"]
-    tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
+        image = StagedTower(Tiles(), nn.Sequential(nn.Flatten(), nn.Linear(16, 12))).eval()
+        text = TextTower(10).eval()
+    tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     return Backbone(
         name="tiny",
@@ -131,21 +152,30 @@ def tiny_reranker(kind: str, *, seed: int = 0, layers: int = 1) -> GraphReranker
     """Random weights that count: its gate is open. One layer, since each takes seconds to export."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = GraphReranker(RerankerShape(kind=kind, dimensions=8, width=16, layers=layers))
+        model = GraphReranker(RerankerShape(kind=kind, dimensions=DIMENSIONS, width=16, layers=layers))
     nn.init.constant_(model.gate, 0.3)
     return model.eval()
 
 
+@cache
+def tiny_inputs() -> HeadInputs:
+    """Inputs of the tiny backbone, fitted on the made-up features."""
+    features = feature_set()
+    with torch.random.fork_rng():
+        return fit_inputs(features, tiny_backbone().image_tower.tail, TOWER, train=features.of_split(Split.TRAIN))
+
+
 def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
-    """A run directory with random heads and re-rankers."""
+    """A run directory with fitted inputs, random heads and random re-rankers."""
     path.mkdir(parents=True)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        heads = Heads({Modality.IMAGE: 12, Modality.REPORT: 10}, HEADS).eval()
+        heads = Heads(tiny_inputs().widths, len(GROUPS), HEADS).eval()
     run = save_heads(
         path,
         heads,
-        epochs=3,
+        tiny_inputs(),
+        tower=TOWER,
         log=[],
         quality={"score": 0.4},
         dataset={"name": "made up", "root": None, "studies": {"train": 30}},
@@ -170,6 +200,7 @@ def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
 def tiny_bundle() -> Path:
     """A bundle of `tiny_run` with all kinds, exported once a test session; copy it before changing it."""
     from radrank.export import bundles
+    from radrank.training import runs
 
     home = tempfile.TemporaryDirectory(prefix="radrank-tiny-bundle-")
     _kept.append(home)
@@ -177,7 +208,7 @@ def tiny_bundle() -> Path:
     gc.disable()  # torch's exporter makes a million small objects: collecting garbage is a sixth of its time
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
+            patch.setattr(runs, "load_backbone", lambda name, weights: tiny_backbone())
             return bundles.write_bundle(run, Path(home.name) / "bundle", name="tiny")
     finally:
         gc.enable()

@@ -44,7 +44,7 @@ class Hit:
     rank, candidate_rank: from 1, after re-ranking and in the encoder's own order
     score: after re-ranking; comparable within one reply only
     cosine: with the query, -1 to 1
-    image_id, view: of the found image; empty for a report
+    image_id, view: of the found study's primary image; empty for a report
     report, labels, normal, preview: where the search asked for them; the preview is a JPEG
     """
 

@@ -16,6 +16,14 @@ VIEW_CODES: Mapping[View, int] = {view: code for code, view in enumerate(View)}
 _NORMAL_CODES: Mapping[bool | None, int] = {True: 1, False: -1, None: 0}
 
 
+def view_bits(views: Iterable[View]) -> int:
+    """A bit for each view among these; all fit 8 bits."""
+    bits = 0
+    for view in views:
+        bits |= 1 << VIEW_CODES[view]
+    return bits
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyColumns:
     """One row a study, sorted by id.

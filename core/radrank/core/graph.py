@@ -61,7 +61,7 @@ class GraphSettings:
     table_width: neighbours kept in the archive's tables; the surplus replaces excluded ones
     query_neighbours: archive items of each modality that the query is joined to
     query_candidates: candidates that the query hears from
-    pairs: paired items that an archive node hears from
+    pairs: places for paired items that an archive node hears from; a study, being one item of each kind, fills one
     """
 
     neighbours: int = 6

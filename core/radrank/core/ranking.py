@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.columns import VIEW_CODES
 from radrank.core.errors import InvalidQuery, NotFound
 from radrank.core.filters import Filters
 from radrank.core.graph import Candidates, GraphBuilder
 from radrank.core.ports import Encoder, EngineManifest, Reranker
-from radrank.core.studies import PRIMARY_ORDER, Modality
+from radrank.core.studies import Modality
 from radrank.core.vectors import Vector, unit
 from radrank.core.view import View
 
@@ -22,7 +21,6 @@ OFF = "off"
 MAX_K = 1_000
 DEFAULT_CANDIDATES = 100
 SCREEN_VOTERS = 10
-_PREFERENCE = {VIEW_CODES[view]: place for place, view in enumerate(PRIMARY_ORDER)}
 _SCORE_DECIMALS = 5  # scores closer than rounding noise are ties, and ties are broken by id
 
 
@@ -48,7 +46,7 @@ class VectorQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyQuery:
-    """A study of the archive; `modality` None asks with its image where it has one, else its report."""
+    """A study of the archive; `modality` None asks with its images where it has any, else its report."""
 
     study_id: str = field(repr=False)
     modality: Modality | None = None
@@ -79,7 +77,7 @@ class SearchQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit:
-    """One study found; ranks count from 1. position and view: of the found image, 0 for a report."""
+    """One study found; ranks count from 1. position and view: of the study's primary image, 0 for a report."""
 
     study_id: str = field(repr=False)
     study: int
@@ -279,18 +277,13 @@ class Ranker:
         if own is None:
             raise NotFound("study")
         for modality in (content.modality,) if content.modality else (Modality.IMAGE, Modality.REPORT):
-            rows = view.items_of(modality, own)
-            if len(rows):
-                vector = view.nodes[modality].vectors.take(self._primary(modality, rows))[0]
+            row = view.item_of(modality, own)
+            if row is not None:
+                vector = view.nodes[modality].vectors.take(np.array([row]))[0]
                 return _Encoded(vector=vector, modality=modality, own=own, manifest=None)
         raise InvalidQuery(
             "study", f"has no {content.modality}" if content.modality else "has neither image nor report"
         )
-
-    def _primary(self, modality: Modality, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The image that stands for its study."""
-        codes = [_PREFERENCE[self.view.position(modality, int(row))[1]] for row in rows]
-        return rows[[int(np.argmin(codes))]]
 
     def _excluded(self, ids: Sequence[str], own: int | None) -> NDArray[np.int32]:
         rows = {row for row in map(self.view.find, ids) if row is not None}

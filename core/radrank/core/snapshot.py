@@ -3,8 +3,10 @@
 SNAPSHOTS/CURRENT                    the name of the directory in use
 SNAPSHOTS/00000042-1f3a…/manifest.json
                          studies/    ids, patients, normal, dates, labels
-                         image/      vectors, study, views, positions, kNN tables, pairs, index
-                         report/     the same, without views and positions
+                         image/      vectors, study, view, views, positions, kNN tables, pairs, index
+                         report/     the same, without view, views and positions
+
+A study is at most one item of each modality: its images are searched as one vector, made of all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.columns import VIEW_CODES, StudyColumns
+from radrank.core.columns import StudyColumns
 from radrank.core.errors import Mismatch, NotFound
 from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
 from radrank.core.graph import GraphSettings
@@ -32,23 +34,25 @@ from radrank.core.records import Record
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, exact_neighbours
 
-_SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 held an item for each image
 _CURRENT = "CURRENT"
+_IMAGE_COLUMNS: Mapping[str, type[np.integer]] = {"positions": np.int32, "view": np.int8, "views": np.uint8}
 _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, and they are exact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The items of one modality in a snapshot; arrays are memory-mapped.
+    """The items of one modality in a snapshot, one a study, by study; arrays are memory-mapped.
 
-    views: int8 [n] codes of columns.VIEW_CODES; positions: int32 [n], place among the study's images. Both are zero
-    for reports.
+    positions: int32 [n], place of the primary image among the study's; view: int8 [n], code of its view; views:
+    uint8 [n], columns.view_bits of all the study's images. All are zero for reports.
     """
 
     vectors: Matrix
     study: NDArray[np.int32]
-    views: NDArray[np.int8]
     positions: NDArray[np.int32]
+    view: NDArray[np.int8]
+    views: NDArray[np.uint8]
     same: Neighbours
     cross: Neighbours
     pairs: NDArray[np.int32]
@@ -89,8 +93,12 @@ def open_snapshot(path: Path, *, factory: IndexFactory, encoder: str | None = No
     if not source.is_file():
         raise NotFound(f"snapshot {path}", "it has no manifest.json")
     manifest = json.loads(source.read_text(encoding="utf-8"))
-    if manifest["schema"] != _SCHEMA_VERSION:
-        raise Mismatch(f"{path}: schema", str(_SCHEMA_VERSION), str(manifest["schema"]))
+    if manifest["schema"] != SCHEMA_VERSION:
+        raise Mismatch(
+            f"{path} was laid out by another version; build it anew with: radrank index build",
+            f"schema {SCHEMA_VERSION}",
+            f"schema {manifest['schema']}",
+        )
     if encoder is not None and manifest["encoder"] != encoder:
         raise Mismatch(f"{path}: encoder of its vectors", encoder[:12], str(manifest["encoder"])[:12])
     if manifest["index"] != factory.name:
@@ -133,7 +141,7 @@ def build_snapshot(
             if progress:
                 progress(step + 3, 4)
         manifest = {
-            "schema": _SCHEMA_VERSION,
+            "schema": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sequence": sequence,
             "encoder": encoder,
@@ -194,8 +202,7 @@ class _VectorFile:
 def _write_items(building: Path, records: Iterable[Record], dimensions: int) -> dict[str, int]:
     studies: list[Study] = []
     owners: dict[Modality, list[int]] = {m: [] for m in Modality}
-    views: list[int] = []
-    positions: list[int] = []
+    places: list[tuple[int, int, int]] = []
     files: dict[Modality, _VectorFile] = {}
     with ExitStack() as stack:
         for m in Modality:
@@ -203,21 +210,21 @@ def _write_items(building: Path, records: Iterable[Record], dimensions: int) -> 
             files[m] = stack.enter_context(closing(_VectorFile(building / m.value / "vectors.npy", dimensions)))
         for row, record in enumerate(records):
             studies.append(record.study)
-            count = len(record.study.images)
-            if count:
-                files[Modality.IMAGE].append(record.image_vectors)
-                owners[Modality.IMAGE] += [row] * count
-                views += [VIEW_CODES[image.view] for image in record.study.images]
-                positions += range(count)
+            item = record.image_item
+            if item is not None:
+                files[Modality.IMAGE].append(item.vector[None, :])
+                owners[Modality.IMAGE].append(row)
+                places.append((item.position, item.view, item.views))
             if record.report_vector is not None:
                 files[Modality.REPORT].append(record.report_vector[None, :])
                 owners[Modality.REPORT].append(row)
     for m in Modality:
         np.save(building / m.value / "study.npy", np.array(owners[m], dtype=np.int32))
-    np.save(building / "image" / "views.npy", np.array(views, dtype=np.int8))
-    np.save(building / "image" / "positions.npy", np.array(positions, dtype=np.int32))
+    columns = np.array(places, dtype=np.int64).reshape(-1, len(_IMAGE_COLUMNS))
+    for (name, dtype), column in zip(_IMAGE_COLUMNS.items(), columns.T, strict=True):
+        np.save(building / "image" / f"{name}.npy", column.astype(dtype))
     _save_columns(building / "studies", StudyColumns.of(studies))
-    return {"studies": len(studies), "images": len(owners[Modality.IMAGE]), "reports": len(owners[Modality.REPORT])}
+    return {"studies": len(studies)} | {f"{m}_items": len(owners[m]) for m in Modality}
 
 
 def _index(folder: Path, factory: IndexFactory) -> None:
@@ -231,8 +238,7 @@ def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: Gra
     for name, among in (("same", m), ("cross", m.other)):
         folder = building / among.value
         gallery, studies = _mapped(folder / "vectors.npy"), np.load(folder / "study.npy")
-        # A study holds few images: that many more than wanted are sure to leave enough of other studies.
-        wanted = graph.table_width + (int(np.bincount(studies).max()) if len(studies) else 0)
+        wanted = graph.table_width + 1  # the own study is among them
         if len(gallery) <= _EXACT_TABLES:
             rows, cosines = exact_neighbours(queries, gallery, wanted)
         else:
@@ -280,12 +286,14 @@ def _load_columns(folder: Path) -> StudyColumns:
 def _load_items(folder: Path, factory: IndexFactory) -> Items:
     vectors = _mapped(folder / "vectors.npy")
     study = np.load(folder / "study.npy")
-    has_views = (folder / "views.npy").exists()
+    shown = {
+        name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else np.zeros(len(study), dtype)
+        for name, dtype in _IMAGE_COLUMNS.items()
+    }
     return Items(
         vectors=vectors,
         study=study,
-        views=np.load(folder / "views.npy") if has_views else np.zeros(len(study), dtype=np.int8),
-        positions=np.load(folder / "positions.npy") if has_views else np.zeros(len(study), dtype=np.int32),
+        **shown,
         same=_load_table(folder, "same"),
         cross=_load_table(folder, "cross"),
         pairs=np.load(folder / "pairs.npy"),

@@ -20,6 +20,12 @@ def unit(vectors: NDArray[np.floating]) -> Matrix:
     return (wide / np.where(norms == 0.0, 1.0, norms)).astype(np.float32)
 
 
+def fused(vectors: Matrix) -> Vector:
+    """One unit vector [d] of several [n, d], n > 0: of their sum, or the first where they cancel out."""
+    total = vectors.sum(axis=0, dtype=np.float64)
+    return unit(total if total.any() else vectors[0])
+
+
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Indices [.., k] of the largest along the last axis, descending, ties by index. `k` is at most its length."""
     width = scores.shape[-1]

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.columns import VIEW_CODES, StudyColumns
+from radrank.core.columns import StudyColumns, view_bits
 from radrank.core.filters import Filters
 from radrank.core.graph import Candidates, GraphSettings
-from radrank.core.nodes import NO_ROW, Column, Neighbours, Nodes, best_of_each_study, neighbour_table, paired_rows
-from radrank.core.records import Record
+from radrank.core.nodes import NO_ROW, Column, Neighbours, Nodes, neighbour_table, paired_rows
+from radrank.core.records import ImageItem, Record
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, Rows, Vector, exact_neighbours, top_k
@@ -28,19 +28,23 @@ _SCAN_SHARE = 0.1  # below this share of allowed rows, one exact scan beats aski
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fresh:
-    """Studies that came after the snapshot, in the order they came, replaced ones included."""
+    """Studies that came after the snapshot, in the order they came, replaced ones included.
+
+    positions, view, views: of those that have images, as in snapshot.Items
+    """
 
     studies: tuple[Study, ...] = ()
     columns: StudyColumns
-    views: NDArray[np.int8]
     positions: NDArray[np.int32]
+    view: NDArray[np.int8]
+    views: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
     """One state of the archive.
 
-    nodes: the items of each modality, the snapshot's rows first, then the fresh ones
+    nodes: the items of each modality, the snapshot's rows first, then the fresh ones; a living study has one at most
     alive: bool [studies]; latest: the rows of fresh studies by id
     sequence: the last change that is in it
     """
@@ -70,7 +74,12 @@ class View:
             )
             for m, items in snapshot.items.items()
         }
-        fresh = _Fresh(columns=StudyColumns.of(()), views=np.empty(0, np.int8), positions=np.empty(0, np.int32))
+        fresh = _Fresh(
+            columns=StudyColumns.of(()),
+            positions=np.empty(0, np.int32),
+            view=np.empty(0, np.int8),
+            views=np.empty(0, np.uint8),
+        )
         return cls(
             snapshot=snapshot,
             settings=settings,
@@ -107,18 +116,19 @@ class View:
         return self._of("patients", studies)
 
     def position(self, m: Modality, row: int) -> tuple[int, int]:
-        """An item's place among its study's images, and the code of its view."""
-        base = self.snapshot.items[m]
-        if row < len(base.study):
-            return int(base.positions[row]), int(base.views[row])
+        """The place of an item's primary image among its study's, and the code of that image's view."""
         if m is Modality.REPORT:
             return 0, 0
-        return int(self._fresh.positions[row - len(base.study)]), int(self._fresh.views[row - len(base.study)])
+        items = self.snapshot.items[m]
+        held = len(items.study)
+        if row < held:
+            return int(items.positions[row]), int(items.view[row])
+        return int(self._fresh.positions[row - held]), int(self._fresh.view[row - held])
 
-    def items_of(self, m: Modality, study: int) -> NDArray[np.int64]:
-        """The study's living items of one modality."""
-        nodes = self.nodes[m]
-        return np.flatnonzero((nodes.study == study) & nodes.alive)
+    def item_of(self, m: Modality, study: int) -> int | None:
+        """The row of a living study's item of one modality, or None."""
+        rows = np.flatnonzero(self.nodes[m].study == study)
+        return int(rows[0]) if len(rows) else None
 
     def mask(self, target: Modality, filters: Filters, excluded: NDArray[np.int32]) -> NDArray[np.bool_] | None:
         """Which items a search may find, bool [n]; None for all that live."""
@@ -131,17 +141,13 @@ class View:
         if filters.views:
             images = self.nodes[Modality.IMAGE]
             views = np.concatenate([self.snapshot.items[Modality.IMAGE].views, self._fresh.views])
-            fits = np.isin(views, [VIEW_CODES[view] for view in filters.views]) & images.alive
-            if target is Modality.IMAGE:
-                mask &= fits
-            else:
-                has = np.zeros(len(self.alive), dtype=np.bool_)
-                has[images.study[fits]] = True
-                mask &= has[nodes.study]
+            shown = np.zeros(len(self.alive), dtype=np.bool_)
+            shown[images.study] = (views & view_bits(filters.views)) != 0
+            mask &= shown[nodes.study]
         return mask
 
     def nearest(self, m: Modality, query: Vector, k: int, mask: NDArray[np.bool_] | None = None) -> Candidates:
-        """The k most similar items, one a study, among the living ones that the mask allows."""
+        """The k most similar items, ties by row, among the living ones that the mask allows."""
         nodes, base = self.nodes[m], self.snapshot.items[m]
         allowed = nodes.alive if mask is None else mask
         held = len(base.study)
@@ -150,8 +156,8 @@ class View:
             late = np.flatnonzero(allowed[held:])
             rows = np.concatenate([rows, late + held])
             cosines = np.concatenate([cosines, nodes.vectors.fresh[late] @ query])
-        rows, cosines = best_of_each_study(rows, cosines, nodes.study, k)
-        return Candidates(rows=rows, cosines=cosines)
+        order = np.lexsort((rows, -cosines))[:k]
+        return Candidates(rows=rows[order], cosines=cosines[order])
 
     def with_changes(
         self,
@@ -181,8 +187,9 @@ class View:
             if before is not None:
                 alive[before] = False
             latest[record.study.study_id] = known + place
-        fresh = self._appended(records)
-        nodes = self._joined(records, alive, known, changes or [sequence] * len(records))
+        images = [record.image_item for record in records]
+        fresh = self._appended(records, [one for one in images if one is not None])
+        nodes = self._joined(records, images, alive, known, changes or [sequence] * len(records))
         return replace(self, nodes=nodes, alive=alive, latest=latest, sequence=sequence, _fresh=fresh)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -203,48 +210,52 @@ class View:
         if not held:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         # hnswlib's own filter takes the GIL for every node: over-fetch and filter, or scan what is allowed.
-        fetch = k + 8 if m is Modality.REPORT else 2 * k + 8
+        fetch = k + 8
         if not (filtered and np.count_nonzero(allowed) <= max(fetch, _SCAN_SHARE * held)):
             while fetch < held:
                 found = items.index.search(query[None, :], fetch)
                 rows, cosines = found[0][0], found[1][0]
                 keep = allowed[rows]
                 rows, cosines = rows[keep], cosines[keep]
-                if len(np.unique(items.study[rows])) >= k:
+                if len(rows) >= k:
                     return rows, cosines
                 fetch *= 4
         rows = np.flatnonzero(allowed)
         vectors = items.vectors if len(rows) == held else items.vectors[rows]
         return rows, vectors @ query
 
-    def _appended(self, records: Sequence[Record]) -> _Fresh:
-        studies = (*self._fresh.studies, *(replace(record.study, images=()) for record in records))
-        views = [VIEW_CODES[image.view] for record in records for image in record.study.images]
-        positions = [place for record in records for place in range(len(record.study.images))]
+    def _appended(self, records: Sequence[Record], images: Sequence[ImageItem]) -> _Fresh:
+        fresh = self._fresh
+        studies = (*fresh.studies, *(replace(record.study, images=()) for record in records))
         return _Fresh(
             studies=studies,
             columns=StudyColumns.of(studies),
-            views=np.concatenate([self._fresh.views, np.array(views, dtype=np.int8)]),
-            positions=np.concatenate([self._fresh.positions, np.array(positions, dtype=np.int32)]),
+            positions=np.concatenate([fresh.positions, np.array([one.position for one in images], dtype=np.int32)]),
+            view=np.concatenate([fresh.view, np.array([one.view for one in images], dtype=np.int8)]),
+            views=np.concatenate([fresh.views, np.array([one.views for one in images], dtype=np.uint8)]),
         )
 
     def _joined(
-        self, records: Sequence[Record], alive: NDArray[np.bool_], known: int, changes: Sequence[int]
+        self,
+        records: Sequence[Record],
+        images: Sequence[ImageItem | None],
+        alive: NDArray[np.bool_],
+        known: int,
+        changes: Sequence[int],
     ) -> dict[Modality, Nodes]:
         dimensions = self.snapshot.dimensions
+        given: dict[Modality, dict[int, Vector]] = {
+            Modality.IMAGE: {known + i: one.vector for i, one in enumerate(images) if one is not None},
+            Modality.REPORT: {
+                known + i: one.report_vector for i, one in enumerate(records) if one.report_vector is not None
+            },
+        }
         new: dict[Modality, tuple[Matrix, NDArray[np.int32]]] = {}
         for m in Modality:
-            vectors = [np.empty((0, dimensions), dtype=np.float32)]
-            owners: list[int] = []
-            for place, record in enumerate(records):
-                if m is Modality.IMAGE and len(record.image_vectors):
-                    vectors.append(record.image_vectors)
-                elif m is Modality.REPORT and record.report_vector is not None:
-                    vectors.append(record.report_vector[None, :])
-                else:
-                    continue
-                owners += [known + place] * len(vectors[-1])
-            new[m] = np.concatenate(vectors), np.array(owners, dtype=np.int32)
+            vectors = np.empty((len(given[m]), dimensions), dtype=np.float32)
+            for row, vector in enumerate(given[m].values()):
+                vectors[row] = vector
+            new[m] = vectors, np.array(list(given[m]), dtype=np.int32)
         study = {m: np.concatenate([self.nodes[m].study, new[m][1]]) for m in Modality}
         vectors_of = {m: np.concatenate([self.nodes[m].vectors.fresh, new[m][0]]) for m in Modality}
         normal = {m: self._normal(records, study[m], known) for m in Modality}

@@ -140,7 +140,7 @@ class _Cutting:
         snapshot = opened_snapshot(options.archive, bundle.encoder_id) if options.archive else None
         collection = self._collection(bundle, options.dataset, options.root, options.dataset)
         if snapshot is not None:
-            held = from_snapshot(snapshot, bundle.encoder, views=options.views)
+            held = from_snapshot(snapshot, bundle.encoder)
             blocks, self.overlap = unseen(collection, held, options.wanted)
             return {"": blocks}
         if options.transfer is not None:
@@ -194,6 +194,8 @@ def opened_snapshot(path: Path, encoder: str) -> Snapshot:
 def _check(options: Options) -> None:
     if options.archive and options.transfer:
         raise InvalidQuery("transfer", "brings its own archives: leave out --archive")
+    if options.archive and options.views != "all":
+        raise InvalidQuery("views", "must be all beside --archive, which holds one vector of all views a study")
     if options.archive and options.baseline:
         raise InvalidQuery("baseline", "has another encoder than the vectors of --archive: leave one of them out")
     if options.split == ALL and not options.archive and not options.transfer:

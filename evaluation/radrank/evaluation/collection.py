@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.columns import VIEW_CODES
+from radrank.core.columns import VIEW_CODES, view_bits
 from radrank.core.errors import BadStudy, InvalidQuery
 from radrank.core.ports import Encoder
 from radrank.core.relevance import label_matrix
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import PRIMARY_ORDER, Modality, Split, Study, View, hashed_split, split_of
-from radrank.core.vectors import Matrix, unit
+from radrank.core.vectors import Matrix, fused
 from radrank.datasets import Reader, pixels
 
 Views = Literal["all", "primary"]
@@ -133,7 +134,7 @@ def collect(
     )
 
 
-def from_snapshot(snapshot: Snapshot, encoder: Encoder, *, views: Views = "all") -> Collection:
+def from_snapshot(snapshot: Snapshot, encoder: Encoder) -> Collection:
     """The snapshot's studies with its own vectors; of the encoder only the classifier is asked.
 
     A snapshot keeps neither texts nor official splits nor what is uncertain: no two reports are alike, splits are those
@@ -147,10 +148,7 @@ def from_snapshot(snapshot: Snapshot, encoder: Encoder, *, views: Views = "all")
     for place, group in enumerate(groups, start=1):
         labels[columns.labels[group], place] = True
     held = snapshot.items
-    shown = held[Modality.IMAGE]
-    order = np.lexsort((shown.positions, shown.study))
-    images = _fused(np.asarray(shown.vectors)[order], shown.study[order], shown.views[order], views)
-    vectors = {Modality.IMAGE: images[0], Modality.REPORT: np.array(held[Modality.REPORT].vectors)}
+    vectors = {m: np.array(items.vectors) for m, items in held.items()}
     return Collection(
         study_ids=ids,
         splits=tuple(hashed_split(study_id) for study_id in ids),
@@ -160,9 +158,9 @@ def from_snapshot(snapshot: Snapshot, encoder: Encoder, *, views: Views = "all")
         uncertain=np.zeros(len(ids), dtype=np.bool_),
         normal=np.array(columns.normal),
         vectors=vectors,
-        study={Modality.IMAGE: images[1], Modality.REPORT: np.array(held[Modality.REPORT].study)},
+        study={m: np.array(items.study) for m, items in held.items()},
         abnormal={m: encoder.classify(vectors[m], m) for m in Modality},
-        frontal=images[2],
+        frontal=held[Modality.IMAGE].views != view_bits((View.LATERAL,)),
         same_text=np.arange(len(held[Modality.REPORT].study), dtype=np.int32),
     )
 
@@ -239,7 +237,8 @@ def _fused(
 ) -> tuple[Matrix, NDArray[np.int32], NDArray[np.bool_]]:
     """One item a study, by study: vectors float32 [items, d], study int32 [items], frontal bool [items].
 
-    vectors [images, d], unit, with study [images] and codes of views [images], a study's images in their order
+    vectors [images, d], unit, with study [images], ascending, and codes of views [images], a study's images in their
+    order
     """
     lateral = views == VIEW_CODES[View.LATERAL]
     if kept == "primary":
@@ -249,12 +248,13 @@ def _fused(
         order = order[np.unique(study[order], return_index=True)[1]]
         order = order[~lateral[order]]
         return vectors[order], study[order], np.ones(len(order), dtype=np.bool_)
-    owners, place = np.unique(study, return_inverse=True)
-    total = np.zeros((len(owners), vectors.shape[1]))
-    np.add.at(total, place, vectors)
+    owners, starts, place = np.unique(study, return_index=True, return_inverse=True)
+    together = np.empty((len(owners), vectors.shape[1]), dtype=np.float32)
+    for row, (start, end) in enumerate(pairwise([*starts, len(study)])):
+        together[row] = fused(vectors[start:end])
     frontal = np.zeros(len(owners), dtype=np.bool_)
     frontal[place[~lateral]] = True
-    return unit(total), owners.astype(np.int32), frontal
+    return together, owners.astype(np.int32), frontal
 
 
 def _relabelled(collection: Collection, groups: Sequence[str]) -> NDArray[np.bool_]:

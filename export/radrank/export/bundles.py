@@ -15,12 +15,14 @@ from radrank.core.errors import InvalidQuery
 from radrank.core.files import file_table, publish, write_json
 from radrank.core.graph import GraphSettings
 from radrank.core.ranking import OFF
+from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
 from radrank.engines.manifest import MANIFEST, BundleManifest, ImageEncoderEntry, RerankerEntry, TextEncoderEntry
 from radrank.export.golden import golden_queries, random_batch
 from radrank.export.onnx import ImageEncoder, TextEncoder, export_image_encoder, export_reranker, export_text_encoder
-from radrank.training.backbones import Backbone, load_backbone
+from radrank.training.backbones import Backbone
 from radrank.training.heads import Heads
+from radrank.training.inputs import HeadInputs
 from radrank.training.reranker import GraphReranker
 from radrank.training.runs import Run
 
@@ -43,18 +45,18 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
     if default not in (None, OFF, *trained):
         raise InvalidQuery("default", f"must be one of: {', '.join([*trained, OFF])}")
     tell("loading the backbone")
-    backbone = load_backbone(record["backbone"]["name"], weights=record["backbone"]["weights"])
-    heads = run.heads()
+    backbone, heads = run.backbone(), run.heads()
+    inputs = run.inputs(backbone)
     models = {kind: model for kind, (model, _) in trained.items()}
     graph = _graph_settings(trained)
     to.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=to.parent))
     try:
-        _write_files(building, backbone, heads, models, graph, tell)
+        _write_files(building, backbone, inputs, heads, models, graph, tell)
         manifest = BundleManifest(
             name=name or to.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            dimensions=heads.settings.dimensions,
+            dimensions=heads.dimensions,
             precision="fp32",
             image=ImageEncoderEntry(file="image_encoder.onnx", size=backbone.preprocessing.image_size),
             text=TextEncoderEntry(
@@ -73,7 +75,7 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
             graph=graph,
             golden="golden.npz",
             training={key: record[key] for key in ("dataset", "backbone", "versions")}
-            | {"heads": record["heads"]["settings"]}
+            | {"heads": record["heads"]["settings"], "inputs": record["inputs"]}
             | {
                 kind: {"settings": found["settings"], "best_epoch": found["best_epoch"]}
                 for kind, (_, found) in trained.items()
@@ -98,25 +100,32 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
 
 
 def _write_files(
-    building: Path, backbone: Backbone, heads: Heads, models: dict[str, GraphReranker], graph: GraphSettings, tell: Step
+    building: Path,
+    backbone: Backbone,
+    inputs: HeadInputs,
+    heads: Heads,
+    models: dict[str, GraphReranker],
+    graph: GraphSettings,
+    tell: Step,
 ) -> None:
+    image, text = ImageEncoder(backbone, inputs, heads), TextEncoder(backbone, inputs, heads)
     tell("image encoder")
-    size = backbone.preprocessing.image_size
-    export_image_encoder(ImageEncoder(backbone, heads), size, building / "image_encoder.onnx")
+    export_image_encoder(image, backbone.preprocessing.image_size, building / "image_encoder.onnx")
     tell("text encoder")
-    export_text_encoder(TextEncoder(backbone, heads), backbone, building / "text_encoder.onnx")
+    export_text_encoder(text, backbone, building / "text_encoder.onnx")
     (building / "tokenizer.json").write_text(backbone.tokenizer_json, encoding="utf-8")
     np.savez(building / "classifier.npz", allow_pickle=False, **heads.classifier_arrays())
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     for kind, model in models.items():
         tell(f"re-ranker {kind}")
         batches = [
-            random_batch(rng, heads.settings.dimensions, graph, graphs=graphs, candidates=candidates)
+            random_batch(rng, heads.dimensions, graph, graphs=graphs, candidates=candidates)
             for graphs, candidates in ((2, 40), (1, 100), (5, 25))
         ]
         examples = [dict(batch.feed(model.array_names)) for batch in batches]
         export_reranker(model, examples, building / f"reranker_{kind}.onnx")
-    np.savez(building / "golden.npz", allow_pickle=False, **golden_queries(backbone, heads, models, graph))
+    golden = golden_queries(backbone, {Modality.IMAGE: image, Modality.REPORT: text}, heads.dimensions, models, graph)
+    np.savez(building / "golden.npz", allow_pickle=False, **golden)
 
 
 def _best(trained: dict[str, dict[str, Any]]) -> str:

@@ -54,6 +54,7 @@ def build(to: Annotated[Path, typer.Option(help="Directory for the run and the b
     from radrank.training.listwise import RerankerSettings
     from radrank.training.pipeline import run_heads, run_rerankers
     from radrank.training.progress import RichReporter
+    from radrank.training.tower import TowerSettings
 
     reporter = RichReporter()
     run = run_heads(
@@ -62,7 +63,8 @@ def build(to: Annotated[Path, typer.Option(help="Directory for the run and the b
         root=None,
         backbone="compact",
         weights=None,
-        settings=HeadSettings(dimensions=128, hidden=256),
+        settings=HeadSettings(projection=96, hidden=256),
+        tower=TowerSettings(epochs=0),  # phantoms need no tuning, and it would take longer than all the rest
         reporter=reporter,
     )
     settings = RerankerSettings(candidates=50, epochs=4, sample=600, folds=3, width=32)

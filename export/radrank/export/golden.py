@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from torch import nn
 
 from radrank.core.graph import Candidates, GraphBatch, GraphBuilder, GraphSettings
 from radrank.core.nodes import exact_gallery, exact_nodes
@@ -17,7 +17,7 @@ from radrank.core.vectors import exact_neighbours, unit
 from radrank.datasets import pixels
 from radrank.datasets.demo import golden_material
 from radrank.training.backbones import Backbone
-from radrank.training.heads import Heads
+from radrank.training.features import token_ids
 from radrank.training.reranker import GraphReranker
 
 _QUERIES = 8
@@ -73,7 +73,11 @@ def random_batch(
 
 @torch.inference_mode()
 def golden_queries(
-    backbone: Backbone, heads: Heads, rerankers: Mapping[str, GraphReranker], settings: GraphSettings
+    backbone: Backbone,
+    encoders: Mapping[Modality, nn.Module],
+    dimensions: int,
+    rerankers: Mapping[str, GraphReranker],
+    settings: GraphSettings,
 ) -> dict[str, NDArray[Any]]:
     """Made-up radiographs, sentences and graphs, with what the torch modules answer: for a bundle's golden.npz."""
     images, texts = golden_material(_QUERIES)
@@ -81,21 +85,13 @@ def golden_queries(
         "pixels": np.stack([pixels.load(image, backbone.preprocessing.image_size) for image in images]),
         "texts": np.array([text.encode() for text in texts], dtype=np.bytes_),
     }
-    features = backbone.image_tower(torch.from_numpy(golden["pixels"]))
-    golden["image_vectors"] = heads.project(features, Modality.IMAGE).numpy()
-    ids = torch.from_numpy(_token_ids(backbone, texts))
-    golden["report_vectors"] = heads.project(backbone.text_tower(ids), Modality.REPORT).numpy()
-    batch = random_batch(np.random.default_rng(0), heads.settings.dimensions, settings, graphs=4, candidates=40)
+    ids = torch.from_numpy(token_ids(backbone, texts).astype(np.int64))
+    golden["image_vectors"] = encoders[Modality.IMAGE](torch.from_numpy(golden["pixels"])).numpy()
+    golden["report_vectors"] = encoders[Modality.REPORT](ids).numpy()
+    batch = random_batch(np.random.default_rng(0), dimensions, settings, graphs=4, candidates=40)
     names = {name for model in rerankers.values() for name in model.array_names}
     arrays = batch.feed(sorted(names | set(batch.arrays)))
     golden |= {f"graph/{name}": array for name, array in batch.arrays.items()}
     for name, model in rerankers.items():
         golden[f"scores/{name}"] = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
     return golden
-
-
-def _token_ids(backbone: Backbone, texts: Sequence[str]) -> NDArray[np.int64]:
-    tokenizer = Tokenizer.from_str(backbone.tokenizer_json)
-    tokenizer.enable_truncation(backbone.max_tokens)
-    tokenizer.enable_padding(pad_id=backbone.pad_id)
-    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)

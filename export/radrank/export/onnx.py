@@ -19,6 +19,7 @@ from radrank.core.studies import Modality
 from radrank.engines.onnxruntime import OnnxEngine
 from radrank.training.backbones import Backbone
 from radrank.training.heads import Heads
+from radrank.training.inputs import HeadInputs
 from radrank.training.reranker import GraphReranker
 
 TOLERANCE = 1e-4
@@ -26,26 +27,29 @@ _MOST_BATCH = 1024
 
 
 class ImageEncoder(nn.Module):
-    """Frozen tower and projector in one: pixels uint8 [B, S, S] → unit vectors [B, d]."""
+    """Frozen tower, tuned tail and projector in one: pixels uint8 [B, S, S] → unit vectors [B, d]."""
 
-    def __init__(self, backbone: Backbone, heads: Heads) -> None:
+    def __init__(self, backbone: Backbone, inputs: HeadInputs, heads: Heads) -> None:
         super().__init__()
-        self.tower, self.head = backbone.image_tower, heads.projectors[Modality.IMAGE.value]
+        self.tower, self.inputs, self.heads = backbone.image_tower, inputs.image, heads
 
     def forward(self, pixels: Tensor) -> Tensor:
-        vectors: Tensor = self.head(self.tower(pixels))
+        maps = self.tower.stem(pixels)
+        features, beliefs = self.inputs(self.tower.tail(maps), maps)
+        vectors: Tensor = self.heads(features, beliefs, Modality.IMAGE)
         return vectors
 
 
 class TextEncoder(nn.Module):
     """ids int64 [B, T], padded → unit vectors [B, d]."""
 
-    def __init__(self, backbone: Backbone, heads: Heads) -> None:
+    def __init__(self, backbone: Backbone, inputs: HeadInputs, heads: Heads) -> None:
         super().__init__()
-        self.tower, self.head = backbone.text_tower, heads.projectors[Modality.REPORT.value]
+        self.tower, self.inputs, self.heads = backbone.text_tower, inputs.report, heads
 
     def forward(self, ids: Tensor) -> Tensor:
-        vectors: Tensor = self.head(self.tower(ids))
+        features, beliefs = self.inputs(self.tower(ids), ids)
+        vectors: Tensor = self.heads(features, beliefs, Modality.REPORT)
         return vectors
 
 
@@ -72,7 +76,7 @@ def export_image_encoder(model: ImageEncoder, size: int, path: Path) -> None:
         output="vectors",
         shapes={"pixels": {0: batch}},
     )
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     for count in (1, 3, 5):
         _check(model, path, {"pixels": rng.integers(0, 256, (count, size, size), dtype=np.uint8)})
 
@@ -87,7 +91,7 @@ def export_text_encoder(model: TextEncoder, backbone: Backbone, path: Path) -> N
         output="vectors",
         shapes={"ids": {0: batch, 1: tokens}},
     )
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     for count, length in zip((1, 3, 5), (*backbone.text_buckets[:2], backbone.max_tokens), strict=True):
         ids = rng.integers(1, 1000, (count, length), dtype=np.int64)
         ids[0, length // 2 :] = backbone.pad_id

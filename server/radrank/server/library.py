@@ -18,7 +18,7 @@ from radrank.core.graph import GraphSettings
 from radrank.core.ports import Encoder, IndexFactory, Progress, Reranker
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
-from radrank.core.snapshot import Snapshot, build_snapshot, current, open_snapshot, prune
+from radrank.core.snapshot import SCHEMA_VERSION, Snapshot, build_snapshot, current, open_snapshot, prune
 from radrank.core.view import View
 from radrank.server.home import Home
 from radrank.server.live import Live, Shared
@@ -199,6 +199,7 @@ def ready_snapshot(archive: Archive, snapshots: Path, engines: Engines, factory:
     except (NotFound, FileNotFoundError):
         return build(archive, snapshots, engines, factory)
     fits = {
+        "schema": SCHEMA_VERSION,
         "encoder": engines.encoder_id,
         "index": factory.name,
         "table_width": engines.graph.table_width,

@@ -146,7 +146,7 @@ def _describe(reply: retrieval_pb2.Hit, study: Study, request: retrieval_pb2.Sea
 
 
 def _preview(archive: Archive, hit: Hit, of_report: Study | None) -> bytes:
-    """Of the found image, or of the primary image of a found report's study (which may have none)."""
+    """Of the study's primary image: a found image is that; the study of a found report may have none."""
     if of_report is None:
         return archive.preview(hit.study_id, hit.position)
     primary = of_report.primary_image

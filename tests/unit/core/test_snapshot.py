@@ -10,6 +10,7 @@ from radrank.core.archive import Archive
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.snapshot import build_snapshot, current, open_snapshot, prune
 from radrank.core.studies import Modality
+from radrank.core.vectors import fused
 
 ENCODER = "e" * 64
 
@@ -29,13 +30,14 @@ def home(tmp_path):
     return tmp_path / "snapshots"
 
 
-def test_a_snapshot_holds_every_vector_of_the_archive(archive, home):
+def test_a_snapshot_holds_every_study_of_the_archive(archive, home):
     snapshot = snapshot_of(home, archive)
-    assert snapshot.manifest["counts"] == {"studies": 12, "images": 12, "reports": 12}
+    assert snapshot.manifest["counts"] == {"studies": 12, "image_items": 8, "report_items": 12}
     row = snapshot.columns.find("S0005")
-    images = snapshot.items[Modality.IMAGE]
-    assert np.array_equal(images.vectors[images.study == row], archive.record("S0005").image_vectors)
-    assert images.positions[images.study == row].tolist() == [0, 1]
+    images, reports = snapshot.items[Modality.IMAGE], snapshot.items[Modality.REPORT]
+    assert np.array_equal(images.vectors[images.study == row], fused(archive.record("S0005").image_vectors)[None])
+    assert images.study.tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert np.array_equal(reports.vectors[row], archive.record("S0005").report_vector)
     assert snapshot.columns.labels["opacity"].tolist() == [1, 3, 5, 7, 9, 11]
 
 
@@ -96,6 +98,14 @@ def test_a_snapshot_of_another_encoder_or_index_is_refused(archive, home):
     other.name = "other"
     with pytest.raises(Mismatch, match="index"):
         open_snapshot(path, factory=other)
+
+
+def test_a_snapshot_of_another_layout_is_refused_and_the_cure_named(archive, home):
+    path = snapshot_of(home, archive).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
+    with pytest.raises(Mismatch, match="radrank index build: expected schema 2, found schema 1"):
+        open_snapshot(path, factory=ExactFactory())
 
 
 def test_a_build_that_fails_leaves_nothing_and_keeps_the_current_one(archive, home):

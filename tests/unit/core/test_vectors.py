@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radrank.core import vectors
-from radrank.core.vectors import exact_neighbours, top_k, unit
+from radrank.core.vectors import exact_neighbours, fused, top_k, unit
 
 
 def unit_rows(count: int, seed: int = 0) -> np.ndarray:
@@ -20,6 +20,19 @@ def test_unit_scales_the_last_axis_and_keeps_zero():
 @pytest.mark.parametrize("length", [1e-30, 1e30])
 def test_very_short_and_very_long_vectors_have_a_direction(length):
     np.testing.assert_allclose(unit(np.array([3.0, 4.0], np.float32) * np.float32(length)), [0.6, 0.8], rtol=1e-6)
+
+
+def test_several_vectors_are_fused_into_the_direction_of_their_sum():
+    rows = unit_rows(3)
+    together = fused(rows)
+    assert (together.shape, together.dtype) == ((16,), np.float32)
+    np.testing.assert_allclose(together, unit(rows.sum(axis=0)), atol=1e-6)
+    np.testing.assert_allclose(fused(rows[:1]), rows[0], atol=1e-7)
+
+
+def test_the_first_stands_for_vectors_that_cancel_out():
+    row = unit_rows(1)[0]
+    np.testing.assert_allclose(fused(np.stack([row, -row])), row, atol=1e-7)
 
 
 def test_top_k_comes_best_first():

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from itertools import product
 
 import numpy as np
 import pytest
 
-from helpers.doubles import SETTINGS, record, snapshot_of, study
+from helpers.doubles import SETTINGS, picture, record, snapshot_of, study
 from radrank.core.archive import Archive
+from radrank.core.columns import VIEW_CODES
 from radrank.core.filters import Filters
-from radrank.core.studies import Modality, View
+from radrank.core.studies import Modality, StudyImage, View
 from radrank.core.vectors import unit
 from radrank.core.view import View as ArchiveView
 from radrank.server.library import replayed
@@ -45,18 +47,22 @@ def truth(archive, m, query, k=10):
     """The same, from the archive's own vectors."""
     best = []
     for held in archive.records():
-        vectors = (
-            held.image_vectors
-            if m is Modality.IMAGE
-            else np.atleast_2d(held.report_vector)
-            if held.study.report
-            else []
-        )
-        cosines = [float(vector @ query) for vector in vectors]
-        if cosines:
-            place = int(np.argmax(cosines))
-            best.append((held.study.study_id, place, round(cosines[place], 5)))
+        images = held.study.images
+        if m is Modality.IMAGE and images:
+            vector = unit(held.image_vectors.sum(axis=0))
+            best.append((held.study.study_id, images.index(held.study.primary_image), round(float(vector @ query), 5)))
+        elif m is Modality.REPORT and held.study.report:
+            best.append((held.study.study_id, 0, round(float(held.report_vector @ query), 5)))
     return sorted(best, key=lambda one: -one[2])[:k]
+
+
+def seen(one, *views):
+    """The study with an image of each of these views."""
+    number = int(one.study_id[1:])
+    images = [
+        StudyImage(image_id=f"{i}", content=picture(1000 * number + i), view=View(view)) for i, view in enumerate(views)
+    ]
+    return replace(one, images=tuple(images))
 
 
 def churn(archive, view, steps=40, seed=0):
@@ -71,7 +77,10 @@ def churn(archive, view, steps=40, seed=0):
         else:
             records = [
                 record(
-                    study(n, images=int(rng.integers(0, 3)), report=f"finding{n % 5} again{step}", normal=bool(n % 2))
+                    seen(
+                        study(n, report=f"finding{n % 5} again{step}", normal=bool(n % 2)),
+                        *rng.choice(list(View), size=rng.integers(0, 4)),
+                    )
                 )
                 for n in numbers
             ]
@@ -145,6 +154,77 @@ def test_a_view_never_changes(archive, tmp_path, queries):
     before = found(view, Modality.IMAGE, queries[0])
     view.with_changes([record(study(9))], ["S0001"], 2)
     assert found(view, Modality.IMAGE, queries[0]) == before
+
+
+SEEN = {
+    "S0000": (View.LATERAL, View.PA),
+    "S0001": (View.LATERAL,),
+    "S0002": (View.AP, View.LATERAL, View.PA),
+    "S0003": (),
+    "S0004": (View.UNKNOWN, View.AP),
+    "S0005": (View.FRONTAL,),
+}
+PRIMARY = {"S0000": (1, View.PA), "S0001": (0, View.LATERAL), "S0002": (2, View.PA), "S0004": (1, View.AP)}
+
+
+@pytest.fixture(params=["in a snapshot", "fresh", "half"])
+def of_views(request, archive, tmp_path):
+    """A view of studies of these views, and their records."""
+    records = [record(seen(study(n), *SEEN[f"S{n:04d}"])) for n in range(6)]
+    held = {"in a snapshot": 6, "fresh": 0, "half": 3}[request.param]
+    archive.upsert(records[:held], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    return view.with_changes(records[held:], [], 2), records
+
+
+def test_all_views_of_a_study_are_one_hit(of_views, queries):
+    view, records = of_views
+    assert len(view.nodes[Modality.IMAGE]) == 5
+    for held in records:
+        row = view.item_of(Modality.IMAGE, view.find(held.study.study_id))
+        assert (row is None) == (not held.study.images)
+        if row is not None:
+            vector = view.nodes[Modality.IMAGE].vectors.take(np.array([row]))[0]
+            np.testing.assert_allclose(vector, unit(held.image_vectors.sum(axis=0)), atol=1e-6)
+    hits = found(view, Modality.IMAGE, queries[0], k=50)
+    assert sorted(hit[0] for hit in hits) == ["S0000", "S0001", "S0002", "S0004", "S0005"]
+
+
+def test_a_hit_names_the_primary_image(of_views):
+    view, _ = of_views
+    for study_id, (position, shown) in PRIMARY.items():
+        row = view.item_of(Modality.IMAGE, view.find(study_id))
+        assert view.position(Modality.IMAGE, row) == (position, VIEW_CODES[shown])
+
+
+@pytest.mark.parametrize("m", list(Modality))
+@pytest.mark.parametrize("wanted", [{View.LATERAL}, {View.AP}, {View.PA, View.FRONTAL}, {View.UNKNOWN}, set(View)])
+def test_a_study_passes_by_any_of_its_views(of_views, queries, m, wanted):
+    view, _ = of_views
+    hits = found(view, m, queries[0], k=50, filters=Filters(views=frozenset(wanted)))
+    assert {hit[0] for hit in hits} == {study_id for study_id, views in SEEN.items() if wanted & set(views)}
+
+
+def test_a_view_of_what_was_replaced_passes_no_filter(of_views, queries):
+    view, _ = of_views
+    view = view.with_changes([record(seen(study(2), View.PA))], [], 3)
+    for m in Modality:
+        hits = found(view, m, queries[0], k=50, filters=Filters(views=frozenset({View.AP})))
+        assert {hit[0] for hit in hits} == {"S0004"}
+
+
+def test_a_snapshot_and_fresh_rows_hold_the_very_same_items(archive, tmp_path):
+    records = [record(seen(study(n), *SEEN[f"S{n:04d}"])) for n in range(6)]
+    fresh = ArchiveView.of(snapshot_of(tmp_path / "a", archive), SETTINGS).with_changes(records, [], 1)
+    archive.upsert(records, encoder=ENCODER)
+    built = ArchiveView.of(snapshot_of(tmp_path / "b", archive), SETTINGS)
+    for m in Modality:
+        rows = np.arange(len(built.nodes[m]))
+        assert np.array_equal(fresh.nodes[m].vectors.take(rows), built.nodes[m].vectors.take(rows))
+        assert np.array_equal(fresh.nodes[m].study, built.nodes[m].study)
+        assert [fresh.position(m, row) for row in rows] == [built.position(m, row) for row in rows]
+        assert np.array_equal(fresh.nodes[m].same.rows.take(rows), built.nodes[m].same.rows.take(rows))
+        assert np.array_equal(fresh.nodes[m].pairs.take(rows), built.nodes[m].pairs.take(rows))
 
 
 @pytest.fixture

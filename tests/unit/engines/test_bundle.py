@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.made_up import KINDS, tiny_bundle
+from helpers.made_up import DIMENSIONS, HEADS, KINDS, tiny_bundle
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import file_table
 from radrank.core.studies import Modality
@@ -216,18 +216,14 @@ def test_texts_get_their_own_vectors_whatever_they_stand_beside(bundle):
 
 
 def test_no_image_and_no_text_give_no_vector(bundle):
-    assert bundle.encoder.encode_images(np.empty((0, 16, 16), np.uint8)).shape == (0, 8)
-    assert bundle.encoder.encode_texts([]).shape == (0, 8)
+    assert bundle.encoder.encode_images(np.empty((0, 16, 16), np.uint8)).shape == (0, DIMENSIONS)
+    assert bundle.encoder.encode_texts([]).shape == (0, DIMENSIONS)
 
 
-def test_the_classifier_is_the_heads_own(bundle):
-    from radrank.training.runs import Run
-
-    heads = Run(path=tiny_bundle().parent / "run").heads()
-    import torch
-
+def test_the_classifier_reads_the_belief_in_normal_from_the_vector(bundle):
     vectors = bundle.encoder.encode_texts(["the lungs are clear", "large opacity"])
+    normal = vectors[:, HEADS.projection] * (2.0 / HEADS.beliefs) ** 0.5
+    assert normal[0] > 0.5 > normal[1] >= 0.0
     for m in Modality:
-        with torch.inference_mode():
-            expected = torch.sigmoid(heads.abnormal_logits(torch.from_numpy(vectors), m))
+        expected = 1.0 / (1.0 + np.exp(-5.0 * (0.5 - normal)))
         np.testing.assert_allclose(bundle.encoder.classify(vectors, m), expected, atol=1e-6)

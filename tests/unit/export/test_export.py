@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import AFTER, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
+from helpers.made_up import AFTER, DIMENSIONS, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
 from radrank.core.errors import InvalidQuery, Mismatch
+from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
 from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
 from radrank.export import bundles
 from radrank.export import onnx as exporting
 from radrank.export.golden import random_batch
+from radrank.training import runs
+from radrank.training.features import token_ids
 from radrank.training.runs import Run
 
 
 @pytest.fixture(autouse=True)
 def _tiny_backbone(monkeypatch):
-    monkeypatch.setattr(bundles, "load_backbone", lambda name, weights: tiny_backbone())
+    monkeypatch.setattr(runs, "load_backbone", lambda name, weights: tiny_backbone())
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_a_bundle_holds_what_its_manifest_says():
     path = tiny_bundle()
     manifest, _ = read_manifest(path)
     assert set(left(path)) == {MANIFEST, *manifest.files}
-    assert (manifest.name, manifest.dimensions, manifest.precision) == ("tiny", 8, "fp32")
+    assert (manifest.name, manifest.dimensions, manifest.precision) == ("tiny", DIMENSIONS, "fp32")
     assert manifest.graph == SETTINGS
     assert manifest.text.buckets == (8, 16, 32)
     assert {kind: list(entry.inputs) for kind, entry in manifest.rerankers.items()} == {
@@ -71,7 +74,8 @@ def test_a_manifest_comes_back_from_json():
 def test_a_bundle_tells_how_it_was_trained_and_how_well():
     manifest, _ = read_manifest(tiny_bundle())
     assert manifest.training["dataset"]["name"] == "made up"
-    assert manifest.training["heads"]["dimensions"] == 8
+    assert manifest.training["heads"]["projection"] == 8
+    assert manifest.training["inputs"]["tower"]["epochs"] == 2
     assert manifest.training["sage"] == {"settings": {"epochs": 1}, "best_epoch": 1}
     assert manifest.quality["gcn"] == {"before": {"score": 0.45}, "after": {"score": AFTER["gcn"]}}
 
@@ -94,7 +98,7 @@ def test_where_onnx_and_torch_differ_no_bundle_is_left(tmp_path, monkeypatch, on
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_reranker_is_checked_against_torch(tmp_path, kind):
     """The file of one seed's weights does not pass for another's."""
-    batch = random_batch(np.random.default_rng(0), 8, SETTINGS, graphs=2, candidates=25)
+    batch = random_batch(np.random.default_rng(0), DIMENSIONS, SETTINGS, graphs=2, candidates=25)
     path = tiny_bundle() / f"reranker_{kind}.onnx"
     for seed in (0, 1):
         model = exporting._Positional(tiny_reranker(kind, seed=seed))
@@ -176,10 +180,37 @@ def test_rerankers_of_different_graphs_do_not_share_a_bundle(tmp_path):
         bundles.write_bundle(run, tmp_path / "bundle")
 
 
-def test_the_exported_encoders_are_those_of_the_run():
-    bundle = open_bundle(tiny_bundle())
-    heads, backbone = Run(path=tiny_bundle().parent / "run").heads(), tiny_backbone()
+def test_the_exported_image_encoder_is_that_of_the_run():
+    """The tower as it is for the frozen features, its tuned tail beside it, and the projector over both."""
+    run, backbone = Run(path=tiny_bundle().parent / "run"), tiny_backbone()
+    heads, inputs = run.heads(), run.inputs(backbone)
     pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8)
     with torch.inference_mode():
-        expected = exporting.ImageEncoder(backbone, heads)(torch.from_numpy(pictures))
-    np.testing.assert_allclose(bundle.encoder.encode_images(pictures), expected, atol=1e-5)
+        maps = backbone.image_tower.stem(torch.from_numpy(pictures))
+        features, beliefs = inputs.image(backbone.image_tower(torch.from_numpy(pictures)), maps)
+        expected = heads(features, beliefs, Modality.IMAGE)
+        whole = exporting.ImageEncoder(backbone, inputs, heads)(torch.from_numpy(pictures))
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    np.testing.assert_allclose(open_bundle(tiny_bundle()).encoder.encode_images(pictures), expected, atol=1e-5)
+
+
+def test_the_exported_text_encoder_is_that_of_the_run():
+    """The frozen tower and the lexicon, over the same ids; a text of no known word among them."""
+    run, backbone = Run(path=tiny_bundle().parent / "run"), tiny_backbone()
+    heads, inputs = run.heads(), run.inputs(backbone)
+    texts = ["the lungs are clear", "large opacity left", "pneumothorax", "heart is normal " * 5]
+    ids = torch.from_numpy(token_ids(backbone, texts).astype(np.int64))
+    with torch.inference_mode():
+        features, beliefs = inputs.report(backbone.text_tower(ids), ids)
+        expected = heads(features, beliefs, Modality.REPORT)
+        whole = exporting.TextEncoder(backbone, inputs, heads)(ids)
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    np.testing.assert_allclose(open_bundle(tiny_bundle()).encoder.encode_texts(texts), expected, atol=1e-5)
+
+
+def test_golden_vectors_are_those_of_the_encoders_over_made_up_material():
+    run, backbone = Run(path=tiny_bundle().parent / "run"), tiny_backbone()
+    image = exporting.ImageEncoder(backbone, run.inputs(backbone), run.heads())
+    with np.load(tiny_bundle() / "golden.npz") as golden, torch.inference_mode():
+        assert golden["image_vectors"].shape == golden["report_vectors"].shape == (8, DIMENSIONS)
+        np.testing.assert_allclose(image(torch.from_numpy(golden["pixels"])), golden["image_vectors"], atol=1e-6)

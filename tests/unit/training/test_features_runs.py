@@ -12,12 +12,22 @@ import pytest
 import torch
 
 from helpers.doubles import picture, study
-from helpers.made_up import HEADS, SETTINGS, feature_set, tiny_backbone, tiny_reranker, tiny_run
+from helpers.made_up import (
+    HEADS,
+    SETTINGS,
+    TOWER,
+    feature_set,
+    tiny_backbone,
+    tiny_inputs,
+    tiny_reranker,
+    tiny_run,
+)
 from radrank.core.errors import NotFound
 from radrank.core.studies import Modality, Split, Study, StudyImage, View
 from radrank.datasets import pixels
+from radrank.training import runs
 from radrank.training.backbones import embed_texts
-from radrank.training.features import FeatureSet, extract
+from radrank.training.features import MAPS, FeatureSet, extract, token_ids
 from radrank.training.heads import Epoch
 from radrank.training.runs import Run, save_reranker
 
@@ -39,7 +49,7 @@ STUDIES = [
 
 
 @pytest.fixture(scope="module")
-def extracted() -> Extracted:
+def extracted(tmp_path_factory) -> Extracted:
     bad: list[tuple[str, str]] = []
     done: Counter[tuple[str, int]] = Counter()
 
@@ -50,6 +60,7 @@ def extracted() -> Extracted:
     found = extract(
         iter(STUDIES),
         tiny_backbone(),
+        tmp_path_factory.mktemp("extracted"),
         expected=5,
         on_bad=lambda study_id, reason: bad.append((study_id, reason)),
         task=task,
@@ -105,20 +116,42 @@ def test_features_are_the_towers_own(extracted):
     np.testing.assert_allclose(features.features[Modality.REPORT][2], expected, atol=1e-6)
 
 
-def test_a_data_set_without_images_or_reports_has_features_of_neither():
+def test_maps_are_the_stems_own_and_lie_in_a_file(extracted):
+    features, _, _ = extracted
+    assert isinstance(features.maps, np.memmap)
+    assert (features.maps.dtype, features.maps.shape) == (np.float16, (5, *tiny_backbone().map_shape))
+    decoded = pixels.load(STUDIES[0].images[0].read(), 16)
+    with torch.inference_mode():
+        expected = tiny_backbone().image_tower.stem(torch.from_numpy(decoded[None].copy())).half().numpy()[0]
+    assert np.array_equal(features.maps[0], expected)
+
+
+def test_tokens_are_the_reports_words_padded_to_the_longest(extracted):
+    features, _, _ = extracted
+    assert (features.tokens.dtype, features.pad_id) == (np.int32, 0)
+    # opacity left; the lungs are clear; the lungs\nare clear; the lungs are clear
+    assert features.tokens.tolist() == [[10, 11, 0, 0], [2, 3, 4, 5], [2, 3, 4, 5], [2, 3, 4, 5]]
+
+
+def test_a_text_longer_than_the_tower_reads_is_cut():
+    assert token_ids(tiny_backbone(), ["clear " * 40, "heart"]).shape == (2, 32)
+
+
+def test_a_data_set_without_images_or_reports_has_features_of_neither(tmp_path):
     silent = nullcontext(lambda: None)
     found = extract(
-        [Study(study_id="bare")], tiny_backbone(), expected=1, on_bad=print, task=lambda label, total: silent
+        [Study(study_id="bare")], tiny_backbone(), tmp_path, expected=1, on_bad=print, task=lambda label, total: silent
     )
     assert {m: array.shape for m, array in found.features.items()} == {
         Modality.IMAGE: (0, 12),
         Modality.REPORT: (0, 10),
     }
-    assert (len(found.same_text), len(found.primary)) == (0, 0)
+    assert (len(found.same_text), len(found.primary), len(found.tokens), len(found.maps)) == (0, 0, 0, 0)
 
 
 def test_features_come_back_as_they_were_saved(tmp_path):
     features = feature_set()
+    features.maps.tofile(tmp_path / MAPS)  # as extract left it
     features.save(tmp_path / "features.npz")
     loaded = FeatureSet.load(tmp_path / "features.npz")
     for field in fields(FeatureSet):
@@ -133,12 +166,24 @@ def test_features_come_back_as_they_were_saved(tmp_path):
 
 
 def test_heads_come_back_as_they_were_saved(tmp_path):
-    features = feature_set()
+    read = tiny_inputs().of(feature_set())
     run = tiny_run(tmp_path / "run")
-    first, second = run.heads().vectors(features), Run(path=run.path).heads().vectors(features)
+    first, second = run.heads().vectors(read), Run(path=run.path).heads().vectors(read)
     assert all(np.array_equal(first[m], second[m]) for m in Modality)
-    assert (run.head_settings, run.head_epochs) == (HEADS, 3)
-    assert run.heads().settings == HEADS
+    assert run.head_settings == run.heads().settings == HEADS
+    assert not run.heads().training
+
+
+def test_inputs_come_back_as_they_were_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "load_backbone", lambda name, weights: tiny_backbone())
+    run = tiny_run(tmp_path / "run")
+    loaded, kept = run.inputs(run.backbone()), tiny_inputs()
+    assert run.tower_settings == TOWER
+    assert (loaded.widths, loaded.training) == (kept.widths, False)
+    expected, found = kept.of(feature_set()), loaded.of(feature_set())
+    for m in Modality:
+        assert np.array_equal(found[m].features, expected[m].features)
+        assert np.array_equal(found[m].beliefs, expected[m].beliefs)
 
 
 def test_a_reranker_comes_back_as_it_was_saved(tmp_path):

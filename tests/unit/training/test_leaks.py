@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import SETTINGS, feature_set, tiny_reranker
+from helpers.made_up import DIMENSIONS, SETTINGS, feature_set, tiny_reranker
 from radrank.core.studies import Modality, Split
 from radrank.core.vectors import unit
 from radrank.training.episodes import Episode, episodes, make_world
@@ -22,7 +22,9 @@ from radrank.training.layers import KINDS
 FEATURES = feature_set()
 TRAIN, TEST = FEATURES.of_split(Split.TRAIN), FEATURES.of_split(Split.TEST)
 _RNG = np.random.default_rng(0)
-VECTORS = {m: unit(_RNG.normal(size=(len(FEATURES.study[m]), 8)) + _RNG.normal(size=8)) for m in Modality}
+VECTORS = {
+    m: unit(_RNG.normal(size=(len(FEATURES.study[m]), DIMENSIONS)) + _RNG.normal(size=DIMENSIONS)) for m in Modality
+}
 
 
 def asked(features: FeatureSet) -> list[Episode]:

@@ -17,7 +17,7 @@ from radrank.training.heads import Epoch
 from radrank.training.listwise import RerankerSettings, evaluate, train_reranker
 from radrank.training.reranker import GraphReranker
 
-QUICK = RerankerSettings(candidates=20, width=16, layers=2, epochs=4, batch_size=8, sample=0, learning_rate=1e-2)
+QUICK = RerankerSettings(candidates=20, width=16, layers=2, epochs=8, batch_size=8, sample=0, learning_rate=1e-2)
 DIRECTIONS = [(Modality.IMAGE, Modality.REPORT), (Modality.REPORT, Modality.IMAGE)]
 
 

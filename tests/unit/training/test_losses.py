@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from radrank.core.relevance import jaccard
 from radrank.core.vectors import unit
-from radrank.training.losses import abnormal_loss, approximate_ndcg_loss, clip_loss, supervised_contrastive_loss
+from radrank.training.losses import (
+    abnormal_loss,
+    approximate_ndcg_loss,
+    clip_loss,
+    findings_loss,
+    supervised_contrastive_loss,
+)
 
 SCALE = 7.0
 
@@ -28,7 +35,7 @@ def clip(images: np.ndarray, reports: np.ndarray, same: np.ndarray) -> float:
 
 def contrastive(found: np.ndarray, classes: list[int]) -> torch.Tensor:
     kind = torch.tensor(classes)
-    return supervised_contrastive_loss(torch.from_numpy(found), kind[:, None] == kind, torch.tensor(SCALE))
+    return supervised_contrastive_loss(torch.from_numpy(found), (kind[:, None] == kind).double(), torch.tensor(SCALE))
 
 
 def test_clip_is_the_cross_entropy_of_pairs_both_ways():
@@ -43,11 +50,33 @@ def test_in_clip_a_repeated_text_is_no_negative():
     same = np.eye(4, dtype=bool)
     same[0, 1] = same[1, 0] = True
     logits = SCALE * images @ reports.T
+    rivals = [[0, 2, 3], [1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]  # of each row and of each column, itself included
     expected = 0.0
-    for log_shares in (log_softmax(logits), log_softmax(logits.T)):
-        expected -= (log_shares[:2, :2].sum() / 2 + log_shares[2, 2] + log_shares[3, 3]) / 4 / 2
+    for one_way in (logits, logits.T):
+        for i, others in enumerate(rivals):
+            expected -= (one_way[i, i] - np.log(np.exp(one_way[i, others]).sum())) / 4 / 2
     assert clip(images, reports, same) == pytest.approx(expected)
-    assert clip(images, reports, same) != pytest.approx(clip(images, reports, np.eye(4, dtype=bool)))
+    assert clip(images, reports, same) < clip(images, reports, np.eye(4, dtype=bool))
+
+
+def test_in_clip_a_repeated_text_pulls_nowhere():
+    """All of one text: nothing to tell apart, and no gradient."""
+    images = torch.from_numpy(vectors(3, 0)).requires_grad_()
+    loss = clip_loss(images, torch.from_numpy(vectors(3, 1)), torch.ones(3, 3, dtype=torch.bool), torch.tensor(SCALE))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert images.grad is not None
+    assert not images.grad.any()
+
+
+def test_in_clip_gradients_beside_a_masked_pair_are_finite():
+    images = torch.from_numpy(vectors(4, 0)).requires_grad_()
+    same = torch.eye(4, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    clip_loss(images, torch.from_numpy(vectors(4, 1)), same, torch.tensor(SCALE)).backward()
+    assert images.grad is not None
+    assert torch.isfinite(images.grad).all()
+    assert images.grad.abs().sum(dim=1).min() > 0.0
 
 
 def test_contrastive_is_khoslas_outer_sum():
@@ -66,7 +95,7 @@ def test_contrastive_is_khoslas_outer_sum():
 
 def test_contrastive_without_any_positive_is_zero_and_has_a_gradient_of_zero():
     found = torch.from_numpy(vectors(4, 2)).requires_grad_()
-    loss = supervised_contrastive_loss(found, torch.eye(4, dtype=torch.bool), torch.tensor(SCALE))
+    loss = supervised_contrastive_loss(found, torch.eye(4), torch.tensor(SCALE))
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert found.grad is not None
@@ -76,9 +105,36 @@ def test_contrastive_without_any_positive_is_zero_and_has_a_gradient_of_zero():
 def test_contrastive_has_finite_gradients_beside_its_ignored_diagonal():
     found = torch.from_numpy(vectors(4, 2)).requires_grad_()
     kind = torch.tensor([0, 0, 1, 2])
-    supervised_contrastive_loss(found, kind[:, None] == kind, torch.tensor(SCALE)).backward()
+    supervised_contrastive_loss(found, (kind[:, None] == kind).float(), torch.tensor(SCALE)).backward()
     assert found.grad is not None
     assert torch.isfinite(found.grad).all()
+
+
+def test_contrast_by_overlap_weighs_each_positive_by_its_jaccard():
+    """{a, b}, {a}, {b, c}, {a, b} and a study without labels."""
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0]], dtype=np.bool_)
+    found = vectors(5, 3)
+    alike = jaccard(labels, labels)
+    assert alike[0].tolist() == pytest.approx([1.0, 1 / 2, 1 / 3, 1.0, 0.0])
+    logits = SCALE * found @ found.T
+    per_item = []
+    for i in range(5):
+        others = [a for a in range(5) if a != i]
+        whole = np.log(sum(np.exp(logits[i, a]) for a in others))
+        weights = {p: alike[i, p] for p in others if alike[i, p] > 0}
+        if weights:
+            per_item.append(-sum(w * (logits[i, p] - whole) for p, w in weights.items()) / sum(weights.values()))
+    assert len(per_item) == 4  # the study without labels is nobody's positive, but everybody's negative
+    loss = supervised_contrastive_loss(torch.from_numpy(found), torch.from_numpy(alike), torch.tensor(SCALE))
+    assert float(loss) == pytest.approx(np.mean(per_item), rel=1e-6)
+
+
+def test_contrast_weighs_positives_against_each_other_only():
+    """Where all positives are half a positive, the loss is as where they are whole."""
+    found, kind = torch.from_numpy(vectors(6, 2)), torch.tensor([0, 1, 0, 1, 0, 2])
+    alike = (kind[:, None] == kind).double()
+    whole, half = (supervised_contrastive_loss(found, w * alike, torch.tensor(SCALE)) for w in (1.0, 0.5))
+    assert float(whole) == pytest.approx(float(half))
 
 
 def test_abnormal_is_cross_entropy_over_what_is_known():
@@ -91,6 +147,27 @@ def test_abnormal_is_cross_entropy_over_what_is_known():
 def test_abnormal_of_nothing_known_is_zero():
     logits = torch.tensor([2.0, -1.0], requires_grad=True)
     loss = abnormal_loss(logits, torch.zeros(2))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_findings_is_cross_entropy_of_every_label_over_labelled_rows():
+    logits = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, -3.0], [9.0, 9.0, 9.0]])
+    labels = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=np.bool_)  # the last is unlabelled
+    terms = []
+    for row in range(2):
+        for column in range(3):
+            share = 1 / (1 + np.exp(-logits[row, column]))
+            terms.append(-np.log(share if labels[row, column] else 1 - share))
+    found = findings_loss(torch.tensor(logits), torch.tensor(labels))
+    assert float(found) == pytest.approx(np.mean(terms) * 3 / 4)  # grows with the number of labels
+
+
+def test_findings_of_nothing_known_is_zero():
+    logits = torch.ones(2, 3, requires_grad=True)
+    loss = findings_loss(logits, torch.zeros(2, 3, dtype=torch.bool))
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import SETTINGS, tiny_bundle, tiny_reranker
+from helpers.made_up import DIMENSIONS, SETTINGS, tiny_bundle, tiny_reranker
 from helpers.pyg import hetero_data_of, scores_of
 from radrank.core.graph import RELATIONS, GraphBatch, GraphSettings
 from radrank.engines.bundle import Bundle, open_bundle
@@ -21,7 +21,7 @@ ROOMY = replace(SETTINGS, candidate_buckets=(64,), node_buckets=(700,))
 
 
 def batch_of(graphs: int, candidates: int, settings: GraphSettings = SETTINGS, *, seed: int = 0) -> GraphBatch:
-    return random_batch(np.random.default_rng(seed), 8, settings, graphs=graphs, candidates=candidates)
+    return random_batch(np.random.default_rng(seed), DIMENSIONS, settings, graphs=graphs, candidates=candidates)
 
 
 def row_of(batch: GraphBatch, row: int) -> GraphBatch:

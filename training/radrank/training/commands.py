@@ -35,20 +35,28 @@ def heads(
     root: Root = None,
     backbone: Annotated[str, typer.Option(help="compact, or biomedclip.")] = "compact",
     weights: Annotated[Path | None, typer.Option(help="biomedclip: the folder with its open_clip checkpoint.")] = None,
-    dimensions: Annotated[int, typer.Option(help="Of the joint space.", min=8)] = 256,
+    projection: Annotated[int, typer.Option(help="Dimensions of the projected part of a vector.", min=8)] = 256,
     hidden: Annotated[int, typer.Option(help="Width of the MLPs.", min=8)] = 512,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.95)] = 0.5,
     temperature: Annotated[float, typer.Option(help="Of the contrastive terms, at the start.", min=0.005)] = 0.07,
     clip: Annotated[float, typer.Option(help="Weight of the CLIP term.", min=0.0)] = 1.0,
-    contrastive: Annotated[float, typer.Option(help="Weight of supervised contrast.", min=0.0)] = 1.0,
-    abnormal: Annotated[float, typer.Option(help="Weight of normal/abnormal cross-entropy.", min=0.0)] = 0.5,
-    epochs: Annotated[int, typer.Option(help="At most; validation decides when to stop.", min=1)] = 40,
+    contrastive: Annotated[
+        float, typer.Option(help="Weight of supervised contrast over equal findings.", min=0.0)
+    ] = 0.5,
+    jaccard: Annotated[float, typer.Option(help="The same, over the overlap of findings.", min=0.0)] = 1.0,
+    abnormal: Annotated[float, typer.Option(help="Weight of normal/abnormal cross-entropy.", min=0.0)] = 0.0,
+    findings: Annotated[float, typer.Option(help="The same, of every finding group.", min=0.0)] = 0.5,
+    beliefs: Annotated[
+        float, typer.Option(help="Share of believed findings in a similarity.", min=0.01, max=0.9)
+    ] = 0.1,
+    epochs: Annotated[int, typer.Option(help="Of the heads.", min=1)] = 15,
+    tower_epochs: Annotated[int, typer.Option(help="Of the image tower's last stages; 0 leaves it.", min=0)] = 6,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal runs.")] = 0,
     strict: Strict = False,
 ) -> None:
-    """Train the projector heads by the multi-task loss: CLIP, supervised contrast, normal/abnormal.
+    """Tune the image tower's last stages, then train the projector heads by the multi-task loss.
 
     Writes features, weights, a log and curves (PNG) into the run directory. The features come from your data: they stay
     under its licence.
@@ -56,9 +64,10 @@ def heads(
     from radrank.training.heads import HeadSettings, LossWeights
     from radrank.training.pipeline import run_heads
     from radrank.training.progress import RichReporter
+    from radrank.training.tower import TowerSettings
 
     settings = HeadSettings(
-        dimensions=dimensions,
+        projection=projection,
         hidden=hidden,
         dropout=dropout,
         temperature=temperature,
@@ -66,7 +75,8 @@ def heads(
         seed=seed,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        losses=LossWeights(clip=clip, contrastive=contrastive, abnormal=abnormal),
+        beliefs=beliefs,
+        losses=LossWeights(clip=clip, contrastive=contrastive, jaccard=jaccard, abnormal=abnormal, findings=findings),
     )
     run = run_heads(
         out,
@@ -75,6 +85,7 @@ def heads(
         backbone=backbone,
         weights=weights,
         settings=settings,
+        tower=TowerSettings(epochs=tower_epochs, seed=seed),
         reporter=RichReporter(),
         strict=strict,
     )
@@ -88,7 +99,7 @@ def reranker(
     candidates: Annotated[int, typer.Option(help="Re-ranked per query.", min=2, max=1000)] = 100,
     epochs: Annotated[int, typer.Option(help="At most; validation decides when to stop.", min=1)] = 8,
     sample: Annotated[int, typer.Option(help="Training queries an epoch; 0 for all.", min=0)] = 1200,
-    folds: Annotated[int, typer.Option(help="Of cross-fitted heads.", min=2)] = 5,
+    folds: Annotated[int, typer.Option(help="Of cross-fitted encoders.", min=2)] = 3,
     width: Annotated[int, typer.Option(help="Of node states; a multiple of 4.", min=4)] = 64,
     layers: Annotated[int, typer.Option(help="Message passes.", min=1, max=8)] = 2,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,

@@ -1,19 +1,20 @@
-"""What a re-ranker trains on: queries with their graphs, from heads that have not seen the queries' studies.
+"""What a re-ranker trains on: queries with their graphs, from encoders that have not seen the queries' studies.
 
-The training studies are cut into folds. Heads trained on the other folds embed everything; the fold's studies are
-queries and gallery, the other folds are the archive. That is what a test looks like: an unseen query, an unseen
-gallery, an archive the heads were trained on. Similarities within the heads' own training set would be too good to be
-true.
+The training studies are cut into folds. An encoder trained on the other folds embeds everything; the fold's studies
+are queries and gallery, the other folds are the archive. That is what a test looks like: an unseen query, an unseen
+gallery, an archive the encoder was trained on. Similarities within an encoder's own training set would be too good to
+be true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
+from torch import nn
 
 from radrank.core.graph import Candidates, Graph, GraphBuilder, GraphSettings
 from radrank.core.nodes import Nodes, best_of_each_study, exact_gallery, exact_nodes
@@ -21,7 +22,9 @@ from radrank.core.relevance import gains
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, exact_neighbours
 from radrank.training.features import FeatureSet
-from radrank.training.heads import Heads, HeadSettings, gallery_rows, train_heads
+from radrank.training.heads import HeadSettings, study_vectors, train_heads
+from radrank.training.inputs import fit_inputs
+from radrank.training.tower import TowerSettings
 
 DIRECTIONS = tuple((source, target) for source in Modality for target in Modality)
 
@@ -56,19 +59,19 @@ def make_world(
     archive: NDArray[np.int32],
     settings: GraphSettings,
 ) -> World:
-    """gallery, archive: study indices; all images of archive studies are nodes, one image a study is gallery."""
-    kept = {m: np.flatnonzero(np.isin(features.study[m], archive)) for m in Modality}
-    ranked = {m: gallery_rows(features, gallery, m) for m in Modality}
+    """gallery, archive: study indices. A study is one image node, of all its views, and one report node."""
+    kept = {m: study_vectors(vectors, features, archive, m) for m in Modality}
+    ranked = {m: study_vectors(vectors, features, gallery, m) for m in Modality}
     nodes = exact_nodes(
-        vectors={m: vectors[m][kept[m]] for m in Modality},
-        studies={m: features.study[m][kept[m]] for m in Modality},
-        normal={m: features.normal[features.study[m][kept[m]]] for m in Modality},
+        vectors={m: kept[m][1] for m in Modality},
+        studies={m: kept[m][0] for m in Modality},
+        normal={m: features.normal[kept[m][0]] for m in Modality},
         width=settings.table_width,
         pairs=settings.pairs,
     )
     items = exact_gallery(
-        vectors={m: vectors[m][ranked[m]] for m in Modality},
-        studies={m: features.study[m][ranked[m]] for m in Modality},
+        vectors={m: ranked[m][1] for m in Modality},
+        studies={m: ranked[m][0] for m in Modality},
         archive=nodes,
         width=settings.table_width,
     )
@@ -112,21 +115,31 @@ def episodes(
 
 
 def cross_fitted(
-    features: FeatureSet, reference: Heads, settings: HeadSettings, *, train: NDArray[np.int32], folds: int, epochs: int
+    features: FeatureSet,
+    reference: Mapping[Modality, Matrix],
+    tail: nn.Module,
+    *,
+    heads: HeadSettings,
+    tower: TowerSettings,
+    train: NDArray[np.int32],
+    folds: int,
+    on_epoch: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[NDArray[np.int32], dict[Modality, Matrix]]]:
-    """For every fold of the training studies: the fold, and all vectors by heads that were trained on the others.
+    """For every fold of the training studies: the fold, and all vectors by encoders that were trained on the others.
 
-    Each fold's space is turned onto the reference heads' (orthogonal Procrustes: no cosine changes), so that one
-    re-ranker reads them all.
+    reference: the vectors of the encoder that will serve. Each fold's projections are turned onto its own (orthogonal
+    Procrustes: no cosine changes), so that one re-ranker reads them all; beliefs mean the same in every fold.
     """
-    shuffled = np.random.default_rng(settings.seed).permutation(train)
-    target = np.concatenate(list(reference.vectors(features).values()))
+    shuffled = np.random.default_rng(heads.seed).permutation(train)
+    target = np.concatenate([reference[m][:, : heads.projection] for m in Modality])
     for fold in np.array_split(shuffled, folds):
         rest = np.setdiff1d(train, fold).astype(np.int32)
-        heads, _ = train_heads(features, settings, train=rest, validation=None, epochs=epochs)
-        vectors = heads.vectors(features)
-        turn, _ = orthogonal_procrustes(np.concatenate(list(vectors.values())), target)
-        yield fold.astype(np.int32), {m: (v @ turn).astype(np.float32) for m, v in vectors.items()}
+        inputs = fit_inputs(features, tail, tower, train=rest, on_epoch=on_epoch).of(features)
+        vectors = train_heads(features, inputs, heads, train=rest).vectors(inputs)
+        turn, _ = orthogonal_procrustes(np.concatenate([vectors[m][:, : heads.projection] for m in Modality]), target)
+        for m in Modality:
+            vectors[m][:, : heads.projection] = vectors[m][:, : heads.projection] @ turn
+        yield fold.astype(np.int32), vectors
 
 
 def _search(queries: Nodes, gallery: Nodes, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

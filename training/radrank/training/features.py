@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from radrank.core.errors import InvalidQuery
 from radrank.core.relevance import label_matrix
 from radrank.core.studies import Modality, Split, Study, split_of
 from radrank.datasets import pixels
 from radrank.training.backbones import Backbone, embed_images, embed_texts
+
+MAPS = "maps.f16"
 
 Task = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Opens a progress bar of that label and length; what it yields advances it by one."""
@@ -31,6 +34,8 @@ class FeatureSet:
     features: float32 [items, width] per modality; study: int32 [items], each item's study
     primary: bool [images], the image that stands for its study
     same_text: int32 [reports], equal for reports that repeat word for word
+    tokens: int32 [reports, T], the reports' token ids, padded with pad_id
+    maps: float16 [images, …], what the image tower's tail reads; a file of its own, memory-mapped
     """
 
     study_ids: tuple[str, ...]
@@ -42,14 +47,23 @@ class FeatureSet:
     study: dict[Modality, NDArray[np.int32]]
     primary: NDArray[np.bool_]
     same_text: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+    pad_id: int
+    maps: NDArray[np.float16]
 
     def of_split(self, split: Split) -> NDArray[np.int32]:
         """Indices of the studies of one split."""
         return np.array([row for row, found in enumerate(self.splits) if found is split], dtype=np.int32)
 
     def save(self, path: Path) -> None:
-        """Writes one .npz, JSON for the names inside it."""
-        names = {"study_ids": self.study_ids, "splits": self.splits, "groups": self.groups}
+        """Writes one .npz, JSON for the names inside it. The maps stay in the file that extract wrote them to."""
+        names = {
+            "study_ids": self.study_ids,
+            "splits": self.splits,
+            "groups": self.groups,
+            "pad_id": self.pad_id,
+            "map_shape": self.maps.shape,
+        }
         np.savez(
             path,
             allow_pickle=False,
@@ -58,6 +72,7 @@ class FeatureSet:
             normal=self.normal,
             primary=self.primary,
             same_text=self.same_text,
+            tokens=self.tokens,
             **{f"{m}_features": self.features[m] for m in Modality},
             **{f"{m}_study": self.study[m] for m in Modality},
         )
@@ -76,12 +91,16 @@ class FeatureSet:
                 study={m: stored[f"{m}_study"] for m in Modality},
                 primary=stored["primary"],
                 same_text=stored["same_text"],
+                tokens=stored["tokens"],
+                pad_id=names["pad_id"],
+                maps=_opened(path.with_name(MAPS), tuple(names["map_shape"])),
             )
 
 
 def extract(
     studies: Iterable[Study],
     backbone: Backbone,
+    folder: Path,
     *,
     expected: int,
     on_bad: Callable[[str, str], None],
@@ -89,8 +108,8 @@ def extract(
 ) -> FeatureSet:
     """Runs every image and report through the frozen backbone.
 
-    expected: how many studies, for the progress bar; on_bad: told (study id, reason) of every image that can't be
-    decoded; task: makes the progress bars.
+    folder: takes the file of the images' maps; expected: how many studies, for the progress bar; on_bad: told (study
+    id, reason) of every image that can't be decoded; task: makes the progress bars.
     """
     kept: list[Study] = []
     owners: dict[Modality, list[int]] = {m: [] for m in Modality}
@@ -119,10 +138,16 @@ def extract(
                 texts.append(study.report)
             advance()
 
-    with task("images", expected) as advance:
-        image_features = embed_images(backbone, decoded(advance))
+    with task("images", expected) as advance, (folder / f".{MAPS}").open("wb") as file:
+
+        def keep(maps: NDArray[np.float16]) -> None:
+            file.write(maps.tobytes())
+
+        image_features = embed_images(backbone, decoded(advance), on_maps=keep)
     with task("reports", len(texts)) as advance:
         report_features = embed_texts(backbone, texts, progress=_stepwise(advance))
+    # Maps of an interrupted run must never stand beside another run's features.
+    (folder / f".{MAPS}").replace(folder / MAPS)
     groups = tuple(sorted({label for study in kept for label in study.labels}))
     return FeatureSet(
         study_ids=tuple(study.study_id for study in kept),
@@ -134,7 +159,23 @@ def extract(
         study={m: np.array(owners[m], dtype=np.int32) for m in Modality},
         primary=np.array(primary, dtype=np.bool_),
         same_text=np.unique(np.array(texts or [""]), return_inverse=True)[1].astype(np.int32)[: len(texts)],
+        tokens=token_ids(backbone, texts),
+        pad_id=backbone.pad_id,
+        maps=_opened(folder / MAPS, (len(image_features), *backbone.map_shape)),
     )
+
+
+def token_ids(backbone: Backbone, texts: Sequence[str]) -> NDArray[np.int32]:
+    """The texts' token ids int32 [n, longest], cut to max_tokens, padded."""
+    tokenizer = Tokenizer.from_str(backbone.tokenizer_json)
+    tokenizer.enable_truncation(backbone.max_tokens)
+    tokenizer.enable_padding(pad_id=backbone.pad_id)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    return np.array(ids, dtype=np.int32).reshape(len(texts), len(ids[0]) if ids else 0)
+
+
+def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    return np.memmap(path, dtype=np.float16, mode="r", shape=shape) if shape[0] else np.empty(shape, dtype=np.float16)
 
 
 def _stepwise(advance: Callable[[], None]) -> Callable[[int], None]:

@@ -1,4 +1,8 @@
-"""Projector heads: one MLP a modality into one space, trained by the multi-task loss over frozen features."""
+"""Projector heads: one MLP a modality into one space, trained by the multi-task loss over frozen inputs.
+
+A vector is two parts side by side: the projection, and what the labeller of its modality believes of the findings.
+Both together have unit length, so that one dot product compares both, and re-rankers can read the beliefs.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +16,46 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radrank.core.relevance import gains, ndcg, reciprocal_rank
+from radrank.core.relevance import gains, jaccard, ndcg, reciprocal_rank
 from radrank.core.studies import Modality
-from radrank.core.vectors import Matrix, exact_neighbours
+from radrank.core.vectors import Matrix, exact_neighbours, unit
 from radrank.training.features import FeatureSet
-from radrank.training.losses import abnormal_loss, clip_loss, supervised_contrastive_loss
+from radrank.training.inputs import Inputs
+from radrank.training.losses import abnormal_loss, clip_loss, findings_loss, supervised_contrastive_loss
+
+BELIEF_NORM = 2.0**0.5  # beliefs of norm √2, about two certain findings, fill their part of a vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """Weights of the three terms; 0 switches one off."""
+    """Weights of the terms; 0 switches one off.
+
+    clip: pairs (Radford et al. 2021); contrastive: equal sets of findings (Khosla et al. 2020); jaccard: the same,
+    each positive weighted by the overlap of the sets; abnormal: normal/abnormal cross-entropy; findings: the same of
+    every finding group
+    """
 
     clip: float = 1.0
-    contrastive: float = 1.0
-    abnormal: float = 0.5
+    contrastive: float = 0.5
+    jaccard: float = 1.0
+    abnormal: float = 0.0
+    findings: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSettings:
-    """dimensions: of the joint space; hidden: width of the MLPs; temperature: of both contrastive terms, at the start;
-    patience: epochs without a better validation score before training stops."""
+    """projection: dimensions of the projected part; hidden: width of the MLPs; temperature: of the contrastive terms,
+    at the start; beliefs: share of the labellers' beliefs in a similarity; view_dropout: how often a study of several
+    views shows but one of them; epochs: fixed, since stopping on a score of a small validation set picks noise."""
 
-    dimensions: int = 256
+    projection: int = 256
     hidden: int = 512
     dropout: float = 0.5
     losses: LossWeights = field(default_factory=LossWeights)
     temperature: float = 0.07
-    epochs: int = 40
-    patience: int = 10
+    beliefs: float = 0.1
+    view_dropout: float = 0.3
+    epochs: int = 15
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -47,17 +63,17 @@ class HeadSettings:
 
 
 class ProjectorHead(nn.Module):
-    """Frozen features [n, width] → unit vectors [n, dimensions]."""
+    """Features [n, width] → unit vectors [n, dimensions]."""
 
     def __init__(self, width: int, settings: HeadSettings) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.skip = nn.Linear(width, settings.dimensions, bias=False)
+        self.skip = nn.Linear(width, settings.projection, bias=False)
         self.mlp = nn.Sequential(
             nn.Linear(width, settings.hidden),
             nn.GELU(),
             nn.Dropout(settings.dropout),
-            nn.Linear(settings.hidden, settings.dimensions),
+            nn.Linear(settings.hidden, settings.projection),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -66,43 +82,74 @@ class ProjectorHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """Both projectors, the classifier of each modality, and the learnt inverse temperature."""
+    """Both projectors, the classifiers that train them, and the learnt inverse temperature."""
 
-    def __init__(self, widths: Mapping[Modality, int], settings: HeadSettings) -> None:
+    def __init__(self, widths: Mapping[Modality, int], groups: int, settings: HeadSettings) -> None:
         super().__init__()
         self.widths = dict(widths)
+        self.groups = groups
         self.settings = settings
         self.projectors = nn.ModuleDict({m.value: ProjectorHead(widths[m], settings) for m in Modality})
-        self.classifiers = nn.ModuleDict({m.value: nn.Linear(settings.dimensions, 1) for m in Modality})
+        self.classifiers = nn.ModuleDict({m.value: nn.Linear(settings.projection, 1 + groups) for m in Modality})
         self.log_scale = nn.Parameter(torch.tensor(1.0 / settings.temperature).log())
 
+    @property
+    def dimensions(self) -> int:
+        """Of whole vectors: projection, beliefs, and a place in each modality that makes the length one."""
+        return self.settings.projection + 1 + self.groups + len(Modality)
+
     def project(self, features: Tensor, modality: Modality) -> Tensor:
+        """The projected part alone, unit vectors [n, projection]."""
         return cast(Tensor, self.projectors[modality.value](features))
 
-    def abnormal_logits(self, vectors: Tensor, modality: Modality) -> Tensor:
-        """Logits [n] of an abnormal study, from unit vectors [n, dimensions]."""
-        return cast(Tensor, self.classifiers[modality.value](vectors)).squeeze(-1)
+    def logits(self, projected: Tensor, modality: Modality) -> Tensor:
+        """Logits [n, 1 + groups] of normal and each finding, from projected unit vectors."""
+        # Unit vectors are short for a linear layer.
+        return cast(Tensor, self.classifiers[modality.value](projected)) * 8.0
+
+    def join(self, projected: Tensor, beliefs: Tensor, modality: Modality) -> Tensor:
+        """Unit vectors [n, dimensions]: √(1 − share) of the projection beside √share of the beliefs.
+
+        Across modalities the beliefs' part of a dot product is share · (p · q) / 2.
+        """
+        norms = beliefs.norm(dim=-1, keepdim=True)
+        part = beliefs * (BELIEF_NORM / norms.clamp(min=BELIEF_NORM)) / BELIEF_NORM
+        length = (norms / BELIEF_NORM).clamp(max=1.0)
+        rest = ((1.0 - length) * (1.0 + length)).sqrt()  # 0 where full: a root would blow up what rounding left
+        nothing = torch.zeros_like(rest)
+        ends = [rest if m is modality else nothing for m in Modality]
+        share = self.settings.beliefs
+        return torch.cat([(1.0 - share) ** 0.5 * projected, share**0.5 * torch.cat([part, *ends], dim=-1)], dim=-1)
+
+    def forward(self, features: Tensor, beliefs: Tensor, modality: Modality) -> Tensor:
+        return self.join(self.project(features, modality), beliefs, modality)
 
     def classifier_arrays(self) -> dict[str, NDArray[np.float32]]:
-        """`<modality>_weight` [dimensions] and `<modality>_bias` [] of the abnormal logit."""
-        arrays: dict[str, NDArray[np.float32]] = {}
-        for m in Modality:
-            layer = cast(nn.Linear, self.classifiers[m.value])
-            arrays[f"{m}_weight"], arrays[f"{m}_bias"] = (
-                layer.weight.detach().numpy()[0],
-                layer.bias.detach().numpy()[0],
-            )
-        return arrays
+        """`<modality>_weight` [dimensions] and `<modality>_bias` []: the logit of an abnormal study, from a vector.
+
+        The belief in "normal" stands in the vector itself: the logit is linear in it, right at 0, ½ and 1.
+        """
+        steep = 5.0  # nearest to the belief itself between 0.1 and 0.9
+        weight = np.zeros(self.dimensions, dtype=np.float32)
+        weight[self.settings.projection] = -steep * BELIEF_NORM / self.settings.beliefs**0.5
+        return {
+            f"{m}_{name}": value
+            for m in Modality
+            for name, value in (("weight", weight), ("bias", np.array(steep / 2, dtype=np.float32)))
+        }
 
     @property
     def scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=100.0)
 
     @torch.inference_mode()
-    def vectors(self, features: FeatureSet) -> dict[Modality, Matrix]:
+    def vectors(self, inputs: Mapping[Modality, Inputs]) -> dict[Modality, Matrix]:
         """Unit vectors of every item."""
         self.eval()
-        return {m: self.project(torch.from_numpy(features.features[m]), m).numpy() for m in Modality}
+        return {
+            m: self(torch.from_numpy(found.features), torch.from_numpy(found.beliefs), m).numpy()
+            for m, found in inputs.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,58 +164,71 @@ class Epoch:
 
 def train_heads(
     features: FeatureSet,
+    inputs: Mapping[Modality, Inputs],
     settings: HeadSettings,
     *,
     train: NDArray[np.int32],
-    validation: NDArray[np.int32] | None,
+    validation: NDArray[np.int32] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-    epochs: int | None = None,
-) -> tuple[Heads, int]:
-    """Trains heads on the studies `train`. Returns them at their best epoch, and the number of epochs that took.
+) -> Heads:
+    """Trains heads on the studies `train`, for as many epochs as the settings say.
 
-    validation: studies whose retrieval score decides when to stop; None trains for exactly `epochs`.
+    validation: studies whose retrieval score goes into the log; it decides nothing.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    heads = Heads({m: features.features[m].shape[1] for m in Modality}, settings)
-    images_of, report_of = _items(features)
-    pool = np.array([s for s in train if s in images_of and s in report_of], dtype=np.int64)
-    total = epochs or settings.epochs
+    heads = Heads({m: inputs[m].features.shape[1] for m in Modality}, features.labels.shape[1] - 1, settings)
+    batches = Batches(features, train)
+    steps = max(1, len(batches.pool) // settings.batch_size)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = max(1, len(pool) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=total * steps + 1)
-    tensors = {m: torch.from_numpy(features.features[m]) for m in Modality}
-    best_score, best_epoch, best_state = -1.0, 0, {}
-    for epoch in range(1, total + 1):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.epochs * steps + 1
+    )
+    tensors = {m: torch.from_numpy(inputs[m].features) for m in Modality}
+    for epoch in range(1, settings.epochs + 1):
         heads.train()
-        shuffled = rng.permutation(pool)
+        shuffled = rng.permutation(batches.pool)
         losses = []
         for step in range(steps):
             chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
-            rows = {
-                Modality.IMAGE: np.array([rng.choice(images_of[s]) for s in chosen]),
-                Modality.REPORT: np.array([report_of[s] for s in chosen]),
-            }
-            loss = _multi_task(heads, tensors, features, chosen, rows)
+            loss = _multi_task(heads, tensors, features, batches, chosen, rng)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
-        if validation is None:
-            continue
-        score = retrieval_score(heads.vectors(features), features, validation)["score"]
-        better = score > best_score
-        if better:
-            best_score, best_epoch = score, epoch
-            best_state = {name: value.clone() for name, value in heads.state_dict().items()}
         if on_epoch:
-            on_epoch(Epoch(epoch=epoch, loss=float(np.mean(losses)), score=score, best=better))
-        if epoch - best_epoch >= settings.patience:
-            break
-    if best_state:
-        heads.load_state_dict(best_state)
-    return heads.eval(), best_epoch or total
+            score = float("nan")
+            if validation is not None:
+                score = retrieval_score(heads.vectors(inputs), features, validation)["score"]
+            last = epoch == settings.epochs
+            on_epoch(Epoch(epoch=epoch, loss=float(np.mean(losses)), score=score, best=last))
+    return heads.eval()
+
+
+def fused(vectors: Matrix, study: NDArray[np.int32], studies: NDArray[np.integer]) -> Matrix:
+    """One unit vector a study, of all its views: float32 [studies, d]; every study must have an image.
+
+    vectors: unit vectors [images, d]; study: int32 [images], each image's study
+    """
+    place = np.full(int(study.max(initial=-1)) + 1, -1, dtype=np.int64)
+    place[studies] = np.arange(len(studies))
+    ours = place[study] >= 0
+    total = np.zeros((len(studies), vectors.shape[1]), dtype=np.float32)
+    np.add.at(total, place[study[ours]], vectors[ours])
+    return unit(total)
+
+
+def study_vectors(
+    vectors: Mapping[Modality, Matrix], features: FeatureSet, studies: NDArray[np.integer], modality: Modality
+) -> tuple[NDArray[np.int32], Matrix]:
+    """The studies that have an item of this modality, and one vector of each: all views fused, or the report."""
+    owners = features.study[modality]
+    if modality is Modality.IMAGE:
+        held = np.intersect1d(studies, owners).astype(np.int32)
+        return held, fused(vectors[modality], owners, held)
+    rows = np.flatnonzero(np.isin(owners, studies))
+    return owners[rows], vectors[modality][rows]
 
 
 def retrieval_score(
@@ -176,14 +236,14 @@ def retrieval_score(
 ) -> dict[str, float]:
     """Plain embedding retrieval among these studies, image→report and text→image.
 
-    `score`, the mean of nDCG@10 over both directions and over normal and abnormal queries alike, is what early
-    stopping watches: all queries alone would reward moving normal reports up.
+    `score`, the mean of nDCG@10 over both directions and over normal and abnormal queries alike, is what a log shows:
+    all queries alone would reward moving normal reports up.
     """
     found: dict[str, float] = {}
     for source, target in ((Modality.IMAGE, Modality.REPORT), (Modality.REPORT, Modality.IMAGE)):
-        queries, gallery = (gallery_rows(features, studies, m) for m in (source, target))
-        own, theirs = features.study[source][queries], features.study[target][gallery]
-        order, _ = exact_neighbours(vectors[source][queries], vectors[target][gallery], len(gallery))
+        own, queries = study_vectors(vectors, features, studies, source)
+        theirs, gallery = study_vectors(vectors, features, studies, target)
+        order, _ = exact_neighbours(queries, gallery, len(gallery))
         graded = gains(features.labels[own], features.labels[theirs], own, theirs)
         found |= direction_metrics(
             f"{source}→{target}", np.take_along_axis(graded, order, axis=1), graded, features.normal[own]
@@ -206,43 +266,65 @@ def direction_metrics(
     }
 
 
-def gallery_rows(features: FeatureSet, studies: NDArray[np.int32], modality: Modality) -> NDArray[np.int64]:
-    """The items that stand for these studies: one image a study, its report."""
-    inside = np.isin(features.study[modality], studies)
-    return np.flatnonzero(inside & features.primary if modality is Modality.IMAGE else inside)
+class Batches:
+    """Studies with image and report, and the rows of their items."""
 
+    def __init__(self, features: FeatureSet, studies: NDArray[np.int32]) -> None:
+        self.first: dict[int, int] = {}
+        self.others: dict[int, list[int]] = {}
+        for row, (study, primary) in enumerate(zip(features.study[Modality.IMAGE], features.primary, strict=True)):
+            if primary:
+                self.first[int(study)] = row
+            else:
+                self.others.setdefault(int(study), []).append(row)
+        self.report = {int(study): row for row, study in enumerate(features.study[Modality.REPORT])}
+        self.pool = np.array([s for s in studies if s in self.first and s in self.report], dtype=np.int64)
 
-def _items(features: FeatureSet) -> tuple[dict[int, list[int]], dict[int, int]]:
-    images: dict[int, list[int]] = {}
-    for row, study in enumerate(features.study[Modality.IMAGE]):
-        images.setdefault(int(study), []).append(row)
-    return images, {int(study): row for row, study in enumerate(features.study[Modality.REPORT])}
+    def views(
+        self, studies: NDArray[np.int64], drop: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows int64 [n, 2] of up to two images a study, and which of them count, bool [n, 2]."""
+        rows = np.array([[self.first[s], rng.choice(self.others.get(s, [self.first[s]]))] for s in studies])
+        kept = np.ones(rows.shape, dtype=np.bool_)
+        kept[:, 1] = rows[:, 1] != rows[:, 0]
+        single = kept[:, 1] & (rng.random(len(rows)) < drop)
+        kept[np.flatnonzero(single), rng.integers(0, 2, int(single.sum()))] = False
+        return rows, kept
 
 
 def _multi_task(
     heads: Heads,
     tensors: Mapping[Modality, Tensor],
     features: FeatureSet,
+    batches: Batches,
     studies: NDArray[np.int64],
-    rows: Mapping[Modality, NDArray[np.int64]],
+    rng: np.random.Generator,
 ) -> Tensor:
     weights = heads.settings.losses
-    vectors = {m: heads.project(tensors[m][rows[m]], m) for m in Modality}
-    texts = torch.from_numpy(features.same_text[rows[Modality.REPORT]])
+    rows, kept = batches.views(studies, heads.settings.view_dropout, rng)
+    views = heads.project(tensors[Modality.IMAGE][rows.ravel()], Modality.IMAGE).reshape(*rows.shape, -1)
+    texts = np.array([batches.report[s] for s in studies])
+    vectors = {
+        Modality.IMAGE: F.normalize((views * torch.from_numpy(kept).unsqueeze(-1)).sum(dim=1), dim=-1),
+        Modality.REPORT: heads.project(tensors[Modality.REPORT][texts], Modality.REPORT),
+    }
+    same = torch.from_numpy(features.same_text[texts])
     loss = weights.clip * clip_loss(
-        vectors[Modality.IMAGE], vectors[Modality.REPORT], texts[:, None] == texts, heads.scale
+        vectors[Modality.IMAGE], vectors[Modality.REPORT], same[:, None] == same, heads.scale
     )
+    labels = features.labels[studies]
+    overlap = torch.from_numpy(np.tile(jaccard(labels, labels), (2, 2)))
+    stacked = torch.cat([vectors[m] for m in Modality])
     if weights.contrastive:
-        # One class is one set of findings; the images and reports of a class are positives of each other.
-        labels = features.labels[studies]
-        known = labels.any(axis=1)
-        classes = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-        classes = np.where(known, classes, -1 - np.arange(len(classes)))
-        both = torch.from_numpy(np.concatenate([classes, classes]))
-        stacked = torch.cat([vectors[m] for m in Modality])
-        loss = loss + weights.contrastive * supervised_contrastive_loss(stacked, both[:, None] == both, heads.scale)
-    if weights.abnormal:
-        normal = torch.from_numpy(features.normal[studies])
-        for m in Modality:
-            loss = loss + weights.abnormal / 2 * abnormal_loss(heads.abnormal_logits(vectors[m], m), normal)
+        equal = (overlap == 1.0).float()
+        loss = loss + weights.contrastive * supervised_contrastive_loss(stacked, equal, heads.scale)
+    if weights.jaccard:
+        loss = loss + weights.jaccard * supervised_contrastive_loss(stacked, overlap, heads.scale)
+    normal, truth = torch.from_numpy(features.normal[studies]), torch.from_numpy(labels)
+    for m in Modality:
+        logits = heads.logits(vectors[m], m)
+        if weights.abnormal:
+            loss = loss + weights.abnormal / 2 * abnormal_loss(-logits[:, 0], normal)
+        if weights.findings:
+            loss = loss + weights.findings / 2 * findings_loss(logits, truth)
     return loss

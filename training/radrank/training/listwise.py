@@ -20,12 +20,12 @@ from radrank.training.reranker import GraphReranker, RerankerShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankerSettings:
-    """candidates: re-ranked per query; folds: of cross-fitted heads; temperature: a clear score difference, to
+    """candidates: re-ranked per query; folds: of cross-fitted encoders; temperature: a clear score difference, to
     begin with; sample: training queries an epoch, 0 for all; patience: epochs without a better validation score.
     """
 
     candidates: int = 100
-    folds: int = 5
+    folds: int = 3
     width: int = 64
     layers: int = 2
     dropout: float = 0.5

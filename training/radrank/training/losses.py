@@ -1,4 +1,4 @@
-"""The three terms of the multi-task loss (arXiv 2601.05399)."""
+"""The terms of the multi-task loss (arXiv 2601.05399) and two more for sets of findings, and the listwise one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from torch.nn import functional as F
 def clip_loss(images: Tensor, reports: Tensor, same: Tensor, scale: Tensor) -> Tensor:
     """Symmetric contrastive loss (Radford et al. 2021) over unit vectors [n, d] of n pairs.
 
-    same: bool [n, n], where two reports are word for word the same: each row's target spreads evenly over them.
+    same: bool [n, n], where two reports are word for word the same: such pairs are no negatives of each other.
     scale: inverse temperature.
     """
-    logits = scale * images @ reports.T
-    target = same.float() / same.sum(dim=1, keepdim=True)
-    return (_soft_cross_entropy(logits, target) + _soft_cross_entropy(logits.T, target)) / 2
+    others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    logits = (scale * images @ reports.T).masked_fill(others, -torch.inf)
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def supervised_contrastive_loss(vectors: Tensor, alike: Tensor, scale: Tensor) -> Tensor:
     """Khosla et al. 2020, eq. 2 (the outer sum), over unit vectors [n, d].
 
-    alike: bool [n, n], which items count as positives; the diagonal is ignored. Items without a positive are left out.
+    alike: float32 [n, n], 0…1, how much of a positive each item is to each; the diagonal is ignored. Items without
+    any positive are left out.
     """
     itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     log_shares = (scale * vectors @ vectors.T).masked_fill(itself, -torch.inf).log_softmax(dim=1)
-    positives = alike & ~itself
-    counts = positives.sum(dim=1)
-    per_item = -log_shares.masked_fill(~positives, 0.0).sum(dim=1) / counts.clamp(min=1)
-    return per_item[counts > 0].mean() if bool((counts > 0).any()) else per_item.sum() * 0.0
+    weights = alike.masked_fill(itself, 0.0)
+    sums = weights.sum(dim=1)
+    per_item = -(weights * log_shares.masked_fill(itself, 0.0)).sum(dim=1) / sums.clamp(min=1e-6)
+    return per_item[sums > 0].mean() if bool((sums > 0).any()) else per_item.sum() * 0.0
 
 
 def abnormal_loss(logits: Tensor, normal: Tensor) -> Tensor:
@@ -37,6 +39,15 @@ def abnormal_loss(logits: Tensor, normal: Tensor) -> Tensor:
     if not bool(known.any()):
         return logits.sum() * 0.0
     return F.binary_cross_entropy_with_logits(logits[known], (normal[known] < 0).float())
+
+
+def findings_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Multi-label binary cross-entropy. logits [n, 1 + groups]; labels: bool, alike; unlabelled rows are left out."""
+    known = labels.any(dim=1)
+    if not bool(known.any()):
+        return logits.sum() * 0.0
+    # The mean over many rare findings would hardly pull.
+    return logits.shape[1] / 4 * F.binary_cross_entropy_with_logits(logits[known], labels[known].float())
 
 
 def approximate_ndcg_loss(scores: Tensor, gains: Tensor, ideal: Tensor, mask: Tensor) -> Tensor:
@@ -49,7 +60,3 @@ def approximate_ndcg_loss(scores: Tensor, gains: Tensor, ideal: Tensor, mask: Te
     ranks = 0.5 + ahead.sum(dim=2)  # an item is half before itself
     found = (gains * mask / torch.log2(1.0 + ranks)).sum(dim=1)
     return 1.0 - found / ideal.clamp(min=1e-9)
-
-
-def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()

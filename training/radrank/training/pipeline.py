@@ -15,14 +15,16 @@ from radrank.core.errors import InvalidQuery
 from radrank.core.graph import GraphSettings
 from radrank.core.studies import Split
 from radrank.datasets import open_dataset
-from radrank.training.backbones import load_backbone
+from radrank.training.backbones import Backbone, load_backbone
 from radrank.training.episodes import Episode, cross_fitted, episodes, make_world
 from radrank.training.features import FeatureSet, extract
-from radrank.training.heads import Epoch, HeadSettings, retrieval_score, train_heads
+from radrank.training.heads import Batches, Epoch, HeadSettings, retrieval_score, train_heads
+from radrank.training.inputs import fit_inputs
 from radrank.training.layers import KINDS
 from radrank.training.listwise import RerankerSettings, evaluate, train_reranker
 from radrank.training.reranker import GraphReranker
 from radrank.training.runs import Run, save_heads, save_reranker
+from radrank.training.tower import TowerSettings
 
 
 class Reporter(Protocol):
@@ -43,20 +45,28 @@ def run_heads(
     backbone: str,
     weights: Path | None,
     settings: HeadSettings,
+    tower: TowerSettings,
     reporter: Reporter,
     strict: bool = False,
 ) -> Run:
-    """Extracts frozen features, trains the heads, and writes a new run directory.
+    """Extracts frozen features, tunes the image tower, trains the heads, and writes a new run directory.
 
     Features of an earlier run in the same place, over the same data set and backbone, are used again.
     """
     out.mkdir(parents=True, exist_ok=True)
     source = {"name": dataset, "root": str(root.resolve()) if root else None}
     towers = {"name": backbone, "weights": str(weights) if weights else None}
-    features, provenance = _features(out, source=source, towers=towers, strict=strict, reporter=reporter)
+    loaded = load_backbone(backbone, weights=str(weights) if weights else None)
+    features = _features(out, loaded, source=source, towers=towers, strict=strict, reporter=reporter)
     train, validation = features.of_split(Split.TRAIN), features.of_split(Split.VALIDATION)
-    if len(train) < 10 or len(validation) < 2:
-        raise InvalidQuery("dataset", f"has {len(train)} training and {len(validation)} validation studies, too few")
+    paired = [len(Batches(features, studies).pool) for studies in (train, validation)]
+    if paired[0] < 10 or paired[1] < 2:
+        raise InvalidQuery(
+            "dataset", f"has {paired[0]} training and {paired[1]} validation studies with image and report, too few"
+        )
+    with reporter.task("tower", max(1, tower.epochs)) as advance:
+        inputs = fit_inputs(features, loaded.image_tower.tail, tower, train=train, on_epoch=advance)
+    read = inputs.of(features)
     log: list[Epoch] = []
     with reporter.task("heads", settings.epochs) as advance:
 
@@ -64,20 +74,21 @@ def run_heads(
             log.append(epoch)
             advance()
 
-        heads, epochs = train_heads(features, settings, train=train, validation=validation, on_epoch=on_epoch)
-    quality = retrieval_score(heads.vectors(features), features, validation)
+        heads = train_heads(features, read, settings, train=train, validation=validation, on_epoch=on_epoch)
+    quality = retrieval_score(heads.vectors(read), features, validation)
     shutil.rmtree(out / "rerankers", ignore_errors=True)  # they belong to the heads that were
     counts = {split.value: len(features.of_split(split)) for split in Split}
     run = save_heads(
         out,
         heads,
-        epochs=epochs,
+        inputs,
+        tower=tower,
         log=log,
         quality=quality,
         dataset=source | {"studies": counts},
-        backbone=towers | {"provenance": provenance},
+        backbone=towers | {"provenance": loaded.provenance},
     )
-    reporter.say(f"heads: best epoch {epochs}, validation nDCG@10 {quality['score']:.3f}")
+    reporter.say(f"heads: validation nDCG@10 {quality['score']:.3f}")
     return run
 
 
@@ -88,19 +99,29 @@ def run_rerankers(
     for kind in kinds:
         if kind not in KINDS:
             raise InvalidQuery("kind", f"must be one of: {', '.join(KINDS)}")
-    features, heads, head_settings = run.features, run.heads(), run.head_settings
+    features, backbone = run.features, run.backbone()
+    heads, inputs = run.heads(), run.inputs(backbone)
+    vectors = heads.vectors(inputs.of(features))
     train, validation = features.of_split(Split.TRAIN), features.of_split(Split.VALIDATION)
     training: list[Episode] = []
-    with reporter.task("episodes", settings.folds + 1) as advance:
-        fitted = cross_fitted(features, heads, head_settings, train=train, folds=settings.folds, epochs=run.head_epochs)
-        for fold, vectors in fitted:
+    tower = run.tower_settings
+    with reporter.task("folds", settings.folds * max(1, tower.epochs)) as advance:
+        fitted = cross_fitted(
+            features,
+            vectors,
+            backbone.image_tower.tail,
+            heads=heads.settings,
+            tower=tower,
+            train=train,
+            folds=settings.folds,
+            on_epoch=advance,
+        )
+        for fold, seen in fitted:
             rest = np.setdiff1d(train, fold).astype(np.int32)
-            world = make_world(features, vectors, gallery=fold, archive=rest, settings=graph)
+            world = make_world(features, seen, gallery=fold, archive=rest, settings=graph)
             training += episodes(world, candidates=settings.candidates)
-            advance()
-        world = make_world(features, heads.vectors(features), gallery=validation, archive=train, settings=graph)
-        judged = list(episodes(world, candidates=settings.candidates))
-        advance()
+    world = make_world(features, vectors, gallery=validation, archive=train, settings=graph)
+    judged = list(episodes(world, candidates=settings.candidates))
     folders = []
     for kind in kinds:
         log: list[Epoch] = []
@@ -114,7 +135,7 @@ def run_rerankers(
             model, best, quality = train_reranker(
                 kind,
                 settings,
-                dimensions=head_settings.dimensions,
+                dimensions=heads.dimensions,
                 train=training,
                 validation=judged,
                 on_epoch=on_epoch,
@@ -138,24 +159,29 @@ def run_rerankers(
 
 
 def _features(
-    out: Path, *, source: dict[str, str | None], towers: dict[str, str | None], strict: bool, reporter: Reporter
-) -> tuple[FeatureSet, str]:
+    out: Path,
+    backbone: Backbone,
+    *,
+    source: dict[str, str | None],
+    towers: dict[str, str | None],
+    strict: bool,
+    reporter: Reporter,
+) -> FeatureSet:
     kept = Run(path=out)
     if (out / "run.json").is_file() and (out / "features.npz").is_file():
         record = kept.record
-        same = all(record["dataset"].get(key) == value for key, value in source.items())
+        same = "inputs" in record and all(record["dataset"].get(key) == value for key, value in source.items())
         if same and all(record["backbone"].get(key) == value for key, value in towers.items()):
             reporter.say("features: those of the earlier run in this directory")
-            return kept.features, str(record["backbone"]["provenance"])
+            return kept.features
     assert source["name"] is not None
-    assert towers["name"] is not None
     root = Path(source["root"]) if source["root"] else None
     reader = open_dataset(source["name"], root, strict=strict)
-    backbone = load_backbone(towers["name"], weights=towers["weights"])
     broken: list[str] = []
     features = extract(
         reader,
         backbone,
+        out,
         expected=len(reader),
         on_bad=lambda _, reason: broken.append(reason),
         task=reporter.task,
@@ -165,4 +191,4 @@ def _features(
         reporter.say(f"skipped: {bad}")
     for reason, count in {**reader.left_out, **{why: broken.count(why) for why in broken}}.items():
         reporter.say(f"left out: {count} × {reason}")
-    return features, backbone.provenance
+    return features

@@ -2,6 +2,8 @@
 
 RUN/run.json                 data set, backbone, heads' settings, counts, versions, quality
     features.npz             frozen features (made from the data set: under its licence, not to be passed on)
+    maps.f16                 the image tower's maps, which tuning reads (of the data set, likewise)
+    inputs.safetensors       the tuned image tower, the lexicon, and what scales their outputs
     heads.safetensors        heads_log.jsonl  heads_curves.png
     rerankers/<kind>/settings.json  reranker.safetensors  log.jsonl  curves.png
 """
@@ -22,9 +24,12 @@ from radrank.core.errors import NotFound
 from radrank.core.files import write_json
 from radrank.core.graph import GraphSettings
 from radrank.core.studies import Modality
+from radrank.training.backbones import Backbone, load_backbone
 from radrank.training.features import FeatureSet
 from radrank.training.heads import Epoch, Heads, HeadSettings, LossWeights
+from radrank.training.inputs import HeadInputs, empty_inputs
 from radrank.training.reranker import GraphReranker, RerankerShape
+from radrank.training.tower import TowerSettings
 
 _VERSIONS = ("torch", "transformers", "numpy")
 
@@ -49,16 +54,36 @@ class Run:
         return HeadSettings(**{**stored, "losses": LossWeights(**stored["losses"])})
 
     @property
-    def head_epochs(self) -> int:
-        return int(self.record["heads"]["epochs"])
+    def tower_settings(self) -> TowerSettings:
+        return TowerSettings(**self.record["inputs"]["tower"])
+
+    def backbone(self) -> Backbone:
+        """The backbone that the run stands on, loaded."""
+        found = self.record["backbone"]
+        return load_backbone(found["name"], weights=found["weights"])
 
     @property
     def features(self) -> FeatureSet:
         return FeatureSet.load(self.path / "features.npz")
 
+    def inputs(self, backbone: Backbone) -> HeadInputs:
+        """What stands between this backbone's towers and the heads."""
+        stored = load_file(self.path / "inputs.safetensors")
+        inputs = empty_inputs(
+            backbone.image_tower.tail,
+            image_width=backbone.image_width,
+            text_width=backbone.text_width,
+            groups=self.record["heads"]["groups"],
+            words=len(stored["report.labeller.lexicon.vocabulary"]),
+            settings=self.tower_settings,
+        )
+        inputs.load_state_dict(stored)
+        return inputs
+
     def heads(self) -> Heads:
-        widths = {Modality(name): width for name, width in self.record["heads"]["widths"].items()}
-        heads = Heads(widths, self.head_settings)
+        found = self.record["heads"]
+        widths = {Modality(name): width for name, width in found["widths"].items()}
+        heads = Heads(widths, found["groups"], self.head_settings)
         heads.load_state_dict(load_file(self.path / "heads.safetensors"))
         return heads.eval()
 
@@ -82,14 +107,16 @@ class Run:
 def save_heads(
     path: Path,
     heads: Heads,
+    inputs: HeadInputs,
     *,
-    epochs: int,
+    tower: TowerSettings,
     log: Sequence[Epoch],
     quality: Mapping[str, float],
     dataset: Mapping[str, Any],
     backbone: Mapping[str, str | None],
 ) -> Run:
     save_file(heads.state_dict(), path / "heads.safetensors")
+    save_file({name: value.contiguous() for name, value in inputs.state_dict().items()}, path / "inputs.safetensors")
     _save_log(path / "heads_log.jsonl", log)
     plot_curves(path / "heads_curves.png", log, "projector heads")
     write_json(
@@ -100,9 +127,10 @@ def save_heads(
             "heads": {
                 "settings": asdict(heads.settings),
                 "widths": {m.value: heads.widths[m] for m in Modality},
-                "epochs": epochs,
+                "groups": heads.groups,
                 "validation": dict(quality),
             },
+            "inputs": {"tower": asdict(tower)},
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
         },
     )

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from radrank.core.errors import InvalidQuery, MissingExtra
-from radrank.training.backbones._base import Backbone, Preprocessing
+from radrank.training.backbones._base import Backbone, Preprocessing, StagedTower
 from radrank.training.backbones._embed import embed_images, embed_texts
 
-__all__ = ["BACKBONES", "Backbone", "Preprocessing", "embed_images", "embed_texts", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "Preprocessing", "StagedTower", "embed_images", "embed_texts", "load_backbone"]
 
 
 def _compact(weights: str | Path | None) -> Backbone:

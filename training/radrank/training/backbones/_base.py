@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+Tower = TypeVar("Tower", bound=nn.Module)
 BUCKETS = (16, 32, 64, 128, 256)
 
 
@@ -32,7 +35,7 @@ class Backbone:
     """Two frozen towers, whose spaces the projector heads align.
 
     provenance: where the weights came from, with the sha256 of every weight file
-    image_tower: uint8 [B, S, S], gray → float32 [B, image_width]
+    image_tower: uint8 [B, S, S], gray → float32 [B, image_width], in two stages
     text_tower: int64 [B, T] token ids, padded with pad_id → float32 [B, text_width]
     tokenizer_json: a serialised `tokenizers.Tokenizer` that neither pads nor truncates
     max_tokens: longest text, special tokens included
@@ -41,7 +44,7 @@ class Backbone:
 
     name: str
     provenance: str
-    image_tower: nn.Module
+    image_tower: StagedTower
     text_tower: nn.Module
     image_width: int
     text_width: int
@@ -50,6 +53,28 @@ class Backbone:
     pad_id: int
     max_tokens: int
     text_buckets: tuple[int, ...]
+
+    @cached_property
+    def map_shape(self) -> tuple[int, ...]:
+        """Shape of one image's maps, as the stem makes them."""
+        side, device = self.preprocessing.image_size, next(self.image_tower.parameters()).device
+        with torch.inference_mode():
+            maps: Tensor = self.image_tower.stem(torch.zeros(1, side, side, dtype=torch.uint8, device=device))
+        return tuple(maps.shape[1:])
+
+
+class StagedTower(nn.Module):
+    """An image tower in two stages: `stem` (pixels → maps) stays as it is; of `tail` (maps → features), copies are
+    tuned. The maps are what a tuning reads, so that the stem runs once an image and not once an epoch."""
+
+    def __init__(self, stem: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        self.tail = tail
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.tail(self.stem(pixels))
+        return features
 
 
 class GrayToRgb(nn.Module):
@@ -80,7 +105,7 @@ def additive_mask(present: Tensor) -> Tensor:
     return (~present)[:, None, None, :].to(torch.float32) * torch.finfo(torch.float32).min
 
 
-def freeze(tower: nn.Module) -> nn.Module:
+def freeze(tower: Tower) -> Tower:
     """The tower itself: evaluation mode, no gradients, convolution weights in channels_last."""
     tower.eval().requires_grad_(False)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload

@@ -25,14 +25,17 @@ def embed_images(
     batch_size: int = 4,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    on_maps: Callable[[NDArray[np.float16]], None] | None = None,
 ) -> NDArray[np.float32]:
     """Features float32 [n, image_width] of gray images, in their order.
 
     pixels: images uint8 [S, S], as one array [n, S, S] or one by one, so that they need not fit in memory together
-    batch_size: 4 is the fastest on a CPU (EfficientNet-Lite0, 2 cores: 106 images/s, 88 at 8, 45 at 16); a GPU
-        wants more
+    batch_size: 4 is the fastest on a CPU (EfficientNet-Lite0 at 224 pixels, 2 cores: 106 images/s, 88 at 8, 45 at
+        16; at 256, too, more than 4 costs); a GPU wants more
     device: where to run; the tower is moved there and stays. None leaves it where it is
     progress: called with the number of images done so far
+    on_maps: called with each batch's maps, float16 [b, *map_shape], in order, for a caller who keeps them; the
+        features are of the maps before they were rounded
 
     Raises Mismatch for an image of another shape or dtype.
     """
@@ -47,7 +50,10 @@ def embed_images(
             if image.shape != (side, side) or image.dtype != np.uint8:
                 raise Mismatch("image", f"uint8 [{side}, {side}]", f"{image.dtype} {list(image.shape)}")
         with torch.inference_mode():
-            features.append(backbone.image_tower(torch.from_numpy(np.stack(batch)).to(where)).cpu().numpy())
+            maps = backbone.image_tower.stem(torch.from_numpy(np.stack(batch)).to(where))
+            features.append(backbone.image_tower.tail(maps).cpu().numpy())
+        if on_maps is not None:
+            on_maps(maps.half().contiguous().cpu().numpy())
         done += len(batch)
         if progress is not None:
             progress(done)

@@ -21,6 +21,7 @@ from radrank.training.backbones._base import (
     Backbone,
     GrayToRgb,
     Preprocessing,
+    StagedTower,
     additive_mask,
     buckets_up_to,
     freeze,
@@ -43,24 +44,41 @@ from radrank.training.backbones._open_clip import (
 )
 
 HUB_ID = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+TAIL = 2  # blocks in the tail, or as many as there are: a sixth of ViT-B's weights and of its work
 PAD_ID = 0
 HEAD_WIDTH = 64  # of ViT-B and of BERT-base
 
 
-class ImageTower(nn.Module):
-    """timm's `vit_base_patch16_224` on transformers' ViTModel: the class token after the last norm, projected."""
+class ImageStem(nn.Module):
+    """timm's `vit_base_patch16_224` on the modules of transformers' ViTModel, up to the last TAIL blocks.
 
-    def __init__(self, config: ViTConfig, preprocessing: Preprocessing, embed_dim: int) -> None:
+    No attention mask, here or in the tail: ViTModel makes none either when every patch is seen.
+    """
+
+    def __init__(self, trunk: ViTModel, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.rgb = GrayToRgb(preprocessing)
-        self.trunk = ViTModel(config, add_pooling_layer=False)
-        self.trunk.set_attn_implementation("eager")  # exports as MatMul, Softmax, MatMul
-        self.projection = nn.Linear(config.hidden_size, embed_dim, bias=False)
+        self.embeddings = trunk.embeddings
+        self.blocks = nn.Sequential(*_split(trunk)[0])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, S, S] → float32 [B, embed_dim]."""
-        states: Tensor = self.trunk(pixel_values=self.rgb(pixels)).last_hidden_state
-        projected: Tensor = self.projection(states[:, 0])
+        """uint8 [B, S, S] → float32 [B, P, width]: the class token, then the patches."""
+        states: Tensor = self.blocks(self.embeddings(self.rgb(pixels)))
+        return states
+
+
+class ImageTail(nn.Module):
+    """The last blocks, and the class token after the last norm, projected: what the tower tuning trains."""
+
+    def __init__(self, trunk: ViTModel, projection: nn.Linear) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*_split(trunk)[1])
+        self.norm = trunk.layernorm
+        self.projection = projection
+
+    def forward(self, states: Tensor) -> Tensor:
+        """float32 [B, P, width] → float32 [B, embed_dim]."""
+        projected: Tensor = self.projection(self.norm(self.blocks(states)[:, 0]))
         return projected
 
 
@@ -146,7 +164,7 @@ def _image_size(tensors: Tensors) -> int:
     return grid * shape_of(tensors, _PATCHES, 4)[2]
 
 
-def _image_tower(tensors: Tensors, config: OpenClipConfig, preprocessing: Preprocessing) -> ImageTower:
+def _image_tower(tensors: Tensors, config: OpenClipConfig, preprocessing: Preprocessing) -> StagedTower:
     width, channels, patch, _ = shape_of(tensors, _PATCHES, 4)
     layers = count_layers(tensors, "visual.trunk.blocks.")
     vit = ViTConfig(
@@ -159,9 +177,18 @@ def _image_tower(tensors: Tensors, config: OpenClipConfig, preprocessing: Prepro
         patch_size=patch,
         num_channels=channels,
     )
-    tower = ImageTower(vit, preprocessing, config.embed_dim)
-    fill(tower, tensors, image_table(layers))
-    return tower
+    trunk = ViTModel(vit, add_pooling_layer=False)
+    trunk.set_attn_implementation("eager")  # exports as MatMul, Softmax, MatMul
+    projection = nn.Linear(width, config.embed_dim, bias=False)
+    fill(nn.ModuleDict({"trunk": trunk, "projection": projection}), tensors, image_table(layers))
+    return StagedTower(ImageStem(trunk, preprocessing), ImageTail(trunk, projection))
+
+
+def _split(trunk: ViTModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The stem's blocks, which may be none, and the tail's."""
+    blocks = list(trunk.layers)
+    first = max(len(blocks) - TAIL, 0)
+    return blocks[:first], blocks[first:]
 
 
 def _text_tower(tensors: Tensors, config: OpenClipConfig) -> TextTower:
