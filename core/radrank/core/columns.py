@@ -13,7 +13,7 @@ from radrank.core.filters import Filters
 from radrank.core.studies import Study, View
 
 VIEW_CODES: Mapping[View, int] = {view: code for code, view in enumerate(View)}
-_NORMAL_CODES: Mapping[bool | None, int] = {True: 1, False: -1, None: 0}
+NORMAL_CODES: Mapping[bool | None, int] = {True: 1, False: -1, None: 0}
 
 
 def view_bits(views: Iterable[View]) -> int:
@@ -58,7 +58,7 @@ class StudyColumns:
         for label in filters.labels_all:
             mask &= self._carrying((label,))
         if filters.normal is not None:
-            mask &= self.normal == _NORMAL_CODES[filters.normal]
+            mask &= self.normal == NORMAL_CODES[filters.normal]
         if filters.since is not None:
             mask &= self.dates >= filters.since.toordinal()
         if filters.until is not None:
@@ -82,7 +82,7 @@ class StudyColumns:
         return cls(
             ids=np.array([study.study_id.encode() for study in studies] or [b""], dtype=np.bytes_)[: len(studies)],
             patients=np.array([_hashed(study.patient_id) for study in studies], dtype=np.int64),
-            normal=np.array([_NORMAL_CODES[study.normal] for study in studies], dtype=np.int8),
+            normal=np.array([NORMAL_CODES[study.normal] for study in studies], dtype=np.int8),
             dates=np.array([study.date.toordinal() if study.date else 0 for study in studies], dtype=np.int32),
             labels={label: np.array(rows, dtype=np.int32) for label, rows in sorted(carried.items())},
         )

@@ -186,14 +186,3 @@ def exact_table(
     rows, cosines = exact_neighbours(queries, gallery, width + most)
     kept = neighbour_table(rows, cosines, own, studies, width)
     return Neighbours(rows=Column(kept[0]), cosines=Column(kept[1]))
-
-
-def best_of_each_study(
-    rows: Rows, cosines: NDArray[np.float32], study: NDArray[np.int32], k: int
-) -> tuple[Rows, NDArray[np.float32]]:
-    """The k best items, one a study, ties by row. rows int64 [m] and cosines [m] in any order; study of all rows."""
-    order = np.lexsort((rows, -cosines))
-    rows, cosines = rows[order], cosines[order]
-    first = np.unique(study[rows], return_index=True)[1]
-    first.sort()
-    return rows[first[:k]], cosines[first[:k]]

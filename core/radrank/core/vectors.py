@@ -26,6 +26,22 @@ def fused(vectors: Matrix) -> Vector:
     return unit(total if total.any() else vectors[0])
 
 
+def fused_by_study(vectors: Matrix, study: NDArray[np.integer], studies: NDArray[np.integer]) -> Matrix:
+    """One unit vector a study, `fused` of all its items: float32 [studies, d]; each of them must have an item.
+
+    vectors: unit vectors [items, d]; study: [items], each item's study
+    """
+    order = np.argsort(study, kind="stable")
+    owners = study[order]
+    bounds = zip(
+        np.searchsorted(owners, studies, side="left"), np.searchsorted(owners, studies, side="right"), strict=True
+    )
+    together = np.empty((len(studies), vectors.shape[1]), dtype=np.float32)
+    for row, (start, end) in enumerate(bounds):
+        together[row] = fused(vectors[order[start:end]])
+    return together
+
+
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Indices [.., k] of the largest along the last axis, descending, ties by index. `k` is at most its length."""
     width = scores.shape[-1]

@@ -15,10 +15,11 @@ from radrank.core.errors import Corrupt, InvalidQuery, NotFound
 from radrank.core.snapshot import Snapshot, current, open_snapshot
 from radrank.core.studies import Split
 from radrank.datasets import open_dataset
+from radrank.datasets.progress import Task
 from radrank.engines.bundle import Bundle, open_bundle
 from radrank.engines.index import ExactFactory
 from radrank.evaluation import describing
-from radrank.evaluation.collection import Collection, Task, Views, collect, from_snapshot
+from radrank.evaluation.collection import Collection, Views, collect, from_snapshot
 from radrank.evaluation.evaluate import BASELINE, Baseline, Findings, evaluate
 from radrank.evaluation.figures import cloud
 from radrank.evaluation.maps import Cloud

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.columns import VIEW_CODES, view_bits
-from radrank.core.errors import BadStudy, InvalidQuery
+from radrank.core.columns import NORMAL_CODES, VIEW_CODES, view_bits
+from radrank.core.errors import BadStudy
 from radrank.core.ports import Encoder
 from radrank.core.relevance import label_matrix
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import PRIMARY_ORDER, Modality, Split, Study, View, hashed_split, split_of
-from radrank.core.vectors import Matrix, fused
-from radrank.datasets import Reader, pixels
+from radrank.core.vectors import Matrix, fused_by_study
+from radrank.datasets import Reader
+from radrank.datasets.decoding import decoded
+from radrank.datasets.progress import Task
 
 Views = Literal["all", "primary"]
-Task = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-"""Opens a progress bar of that label and length; what it yields advances it by one."""
 OnBad = Callable[[BadStudy], None]
 
-_Decoded = tuple[Study, list[tuple[View, NDArray[np.uint8]]], list[BadStudy]]
-
 _BATCH = 32
-_NORMAL: Mapping[bool | None, int] = {True: 1, False: -1, None: 0}
 _PREFERENCE = {VIEW_CODES[view]: place for place, view in enumerate(PRIMARY_ORDER)}
 
 
@@ -98,17 +91,17 @@ def collect(
             waiting.clear()
 
     with task("images", len(reader)) as advance:
-        for study, decoded, bad in _decoded(reader, encoder.image_size, workers or len(os.sched_getaffinity(0))):
-            for one in bad:
-                on_bad(one)
-            if decoded or study.report:
-                for view, array in decoded:
+        for one in decoded(reader, encoder.image_size, workers=workers or len(os.sched_getaffinity(0))):
+            for _, _, error in one.bad:
+                on_bad(BadStudy("an image", error.reason))
+            if one.pixels or one.study.report:
+                for image, array in zip(one.study.images, one.pixels, strict=True):
                     owners.append(len(studies))
-                    seen.append(VIEW_CODES[view])
+                    seen.append(VIEW_CODES[image.view])
                     waiting.append(array)
                     if len(waiting) == _BATCH:
                         encode()
-                studies.append(replace(study, images=()))
+                studies.append(replace(one.study, images=()))
             advance()
         encode()
     told = [row for row, study in enumerate(studies) if study.report]
@@ -125,7 +118,7 @@ def collect(
         groups=groups,
         labels=label_matrix(studies, groups),
         uncertain=np.array([bool(study.uncertain) for study in studies], dtype=np.bool_),
-        normal=np.array([_NORMAL[study.normal] for study in studies], dtype=np.int8),
+        normal=np.array([NORMAL_CODES[study.normal] for study in studies], dtype=np.int8),
         vectors=vectors,
         study={Modality.IMAGE: images[1], Modality.REPORT: np.array(told, dtype=np.int32)},
         abnormal={m: encoder.classify(vectors[m], m) for m in Modality},
@@ -195,30 +188,6 @@ def joined(first: Collection, second: Collection) -> Collection:
     )
 
 
-def _decoded(studies: Iterable[Study], size: int, workers: int) -> Iterator[_Decoded]:
-    """Every study with its images that can be read, and what is wrong with the others, in order; some ahead."""
-
-    def decode(study: Study) -> _Decoded:
-        found: list[tuple[View, NDArray[np.uint8]]] = []
-        bad: list[BadStudy] = []
-        for image in study.images:
-            try:
-                found.append((image.view, pixels.load(image.read(), size)))
-            except (InvalidQuery, OSError) as error:
-                reason = error.reason if isinstance(error, InvalidQuery) else f"can't be read: {error.strerror}"
-                bad.append(BadStudy("an image", reason))
-        return study, found, bad
-
-    ahead: deque[Future[_Decoded]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for study in studies:
-            ahead.append(pool.submit(decode, study))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
 def _encoded(texts: Sequence[str], encoder: Encoder, task: Task) -> Matrix:
     """Vectors float32 [texts, d]. Texts of like length are encoded together: padding costs as much as words do."""
     vectors = np.empty((len(texts), encoder.dimensions), dtype=np.float32)
@@ -248,13 +217,10 @@ def _fused(
         order = order[np.unique(study[order], return_index=True)[1]]
         order = order[~lateral[order]]
         return vectors[order], study[order], np.ones(len(order), dtype=np.bool_)
-    owners, starts, place = np.unique(study, return_index=True, return_inverse=True)
-    together = np.empty((len(owners), vectors.shape[1]), dtype=np.float32)
-    for row, (start, end) in enumerate(pairwise([*starts, len(study)])):
-        together[row] = fused(vectors[start:end])
+    owners, place = np.unique(study, return_inverse=True)
     frontal = np.zeros(len(owners), dtype=np.bool_)
     frontal[place[~lateral]] = True
-    return together, owners.astype(np.int32), frontal
+    return fused_by_study(vectors, study, owners), owners.astype(np.int32), frontal
 
 
 def _relabelled(collection: Collection, groups: Sequence[str]) -> NDArray[np.bool_]:

@@ -69,10 +69,10 @@ def evaluate(
     """
     from rich.console import Console
 
+    from radrank.datasets.progress import bar
     from radrank.evaluation.assembly import Options, run
     from radrank.evaluation.figures import save_figures
     from radrank.evaluation.markdown import markdown, show
-    from radrank.evaluation.progress import bar
     from radrank.evaluation.serial import save
 
     chosen = split or (SplitName.ALL if transfer else SplitName.TEST)

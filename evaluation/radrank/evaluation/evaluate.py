@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import InvalidQuery
 from radrank.core.studies import Modality
+from radrank.datasets.progress import Task
 from radrank.evaluation.bootstrap import DRAWS
-from radrank.evaluation.collection import Task
 from radrank.evaluation.controls import controls_of, explained, family
 from radrank.evaluation.details import Detail, detail
 from radrank.evaluation.judge import Judged, judge

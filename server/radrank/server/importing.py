@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +16,11 @@ from radrank.core.records import Record
 from radrank.core.studies import Study, StudyImage
 from radrank.core.vectors import Matrix, Vector
 from radrank.datasets import pixels
+from radrank.datasets.decoding import Decoded, decoded
 
 BATCH = 32
 
 OnBad = Callable[[BadStudy], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Decoded:
-    """study: its images replaced by their previews; pixels: uint8 [S, S] each; bad: those that could not be read."""
-
-    study: Study
-    pixels: list[NDArray[np.uint8]]
-    bad: list[tuple[int, StudyImage, InvalidQuery]]
 
 
 def encode_studies(
@@ -42,59 +32,30 @@ def encode_studies(
     on_bad: told of every image that can't be decoded, and of studies of which nothing is left; they are skipped.
     Without it the first raises InvalidQuery("studies[3].images[0].content", …), counted from 0.
     """
-    waiting: list[_Decoded] = []
-    for place, decoded in enumerate(_decoded(studies, encoder.image_size)):
-        for number, image, error in decoded.bad:
+    waiting: list[Decoded] = []
+    threads = min(4, os.cpu_count() or 1)
+    for place, one in enumerate(decoded(studies, encoder.image_size, workers=threads, keep=_as_preview)):
+        for number, image, error in one.bad:
             if on_bad is None:
                 raise InvalidQuery(f"studies[{place}].images[{number}].content", error.reason)
-            on_bad(BadStudy(_where(decoded.study, image), error.reason))
-        if not decoded.pixels and not decoded.study.report:
+            on_bad(BadStudy(_where(one.study, image), error.reason))
+        if not one.pixels and not one.study.report:
             if on_bad is None:
                 raise InvalidQuery(f"studies[{place}]", "has neither images nor a report")
-            on_bad(BadStudy(f"study {decoded.study.study_id}", "has neither a readable image nor a report"))
+            on_bad(BadStudy(f"study {one.study.study_id}", "has neither a readable image nor a report"))
             continue
-        waiting.append(decoded)
-        if sum(max(1, len(one.pixels)) for one in waiting) >= batch_size:
+        waiting.append(one)
+        if sum(max(1, len(held.pixels)) for held in waiting) >= batch_size:
             yield from _encoded(waiting, encoder, batch_size)
             waiting = []
     yield from _encoded(waiting, encoder, batch_size)
 
 
-def _decoded(studies: Iterable[Study], size: int) -> Iterator[_Decoded]:
-    """Decodes a few studies ahead: no more, since a study as it was sent may be large."""
-    threads = min(4, os.cpu_count() or 1)
-    ahead: deque[Future[_Decoded]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        for study in studies:
-            ahead.append(pool.submit(_decode, study, size))
-            if len(ahead) > 2 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _as_preview(image: StudyImage, content: bytes) -> StudyImage:
+    return replace(image, content=pixels.preview(content))
 
 
-def _decode(study: Study, size: int) -> _Decoded:
-    kept: list[StudyImage] = []
-    found: list[NDArray[np.uint8]] = []
-    bad: list[tuple[int, StudyImage, InvalidQuery]] = []
-    for number, image in enumerate(study.images):
-        try:
-            content = image.read()
-            gray, preview = pixels.load(content, size), pixels.preview(content)
-        except InvalidQuery as error:
-            bad.append((number, image, error))
-        except OSError as error:
-            bad.append((number, image, InvalidQuery("image", f"can't be read: {error.strerror}")))
-        else:
-            found.append(gray)
-            kept.append(replace(image, content=preview))
-    return _Decoded(study=replace(study, images=tuple(kept)), pixels=found, bad=bad)
-
-
-def _encoded(batch: Sequence[_Decoded], encoder: Encoder, batch_size: int) -> Iterator[Record]:
+def _encoded(batch: Sequence[Decoded], encoder: Encoder, batch_size: int) -> Iterator[Record]:
     vectors = _images([image for one in batch for image in one.pixels], encoder, batch_size)
     reports = iter(_reports([one.study.report for one in batch if one.study.report], encoder))
     start = 0

@@ -5,7 +5,6 @@ import pytest
 
 from radrank.core.nodes import (
     Column,
-    best_of_each_study,
     exact_gallery,
     exact_nodes,
     first_kept,
@@ -72,14 +71,6 @@ def test_paired_rows_are_those_of_the_same_study():
     assert paired_rows(reports, images, 2).tolist() == [[1, -1], [0, 2], [-1, -1]]
     assert paired_rows(images, reports, 1).tolist() == [[1], [0], [1], [1]]
     assert paired_rows(reports, i32(), 2).tolist() == [[-1, -1]] * 3
-
-
-def test_best_of_each_study_keeps_one_item_a_study_ties_by_row():
-    rows, cosines, study = np.array([4, 0, 3, 1, 2]), f32(0.5, 0.9, 0.5, 0.9, 0.7), i32(0, 1, 0, 1, 2)
-    found, best = best_of_each_study(rows, cosines, study, 9)
-    assert found.tolist() == [0, 1, 4]
-    np.testing.assert_array_equal(best, f32(0.9, 0.9, 0.5))
-    assert best_of_each_study(rows, cosines, study, 2)[0].tolist() == [0, 1]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radrank.core import vectors
-from radrank.core.vectors import exact_neighbours, fused, top_k, unit
+from radrank.core.vectors import exact_neighbours, fused, fused_by_study, top_k, unit
 
 
 def unit_rows(count: int, seed: int = 0) -> np.ndarray:
@@ -33,6 +33,12 @@ def test_several_vectors_are_fused_into_the_direction_of_their_sum():
 def test_the_first_stands_for_vectors_that_cancel_out():
     row = unit_rows(1)[0]
     np.testing.assert_allclose(fused(np.stack([row, -row])), row, atol=1e-7)
+
+
+def test_items_are_fused_by_study_whatever_their_order():
+    rows, study = unit_rows(6), np.array([4, 2, 4, 7, 2, 4])
+    together = fused_by_study(rows, study, np.array([4, 2]))
+    np.testing.assert_array_equal(together, [fused(rows[[0, 2, 5]]), fused(rows[[1, 4]])])
 
 
 def test_top_k_comes_best_first():

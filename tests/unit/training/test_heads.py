@@ -8,14 +8,13 @@ import torch
 
 from helpers.made_up import DIMENSIONS, HEADS, feature_set, tiny_inputs
 from radrank.core.studies import Modality, Split
-from radrank.core.vectors import unit
+from radrank.core.vectors import fused_by_study, unit
 from radrank.training.features import FeatureSet
 from radrank.training.heads import (
     Batches,
     Epoch,
     Heads,
     LossWeights,
-    fused,
     retrieval_score,
     study_vectors,
     train_heads,
@@ -247,7 +246,7 @@ def test_a_study_of_unknown_labels_is_nobodys_positive():
 def test_a_study_of_several_views_is_one_vector_of_all():
     vectors = unit(np.random.default_rng(0).normal(size=(5, 4)))
     study = np.array([7, 7, 2, 4, 7], dtype=np.int32)
-    found = fused(vectors, study, np.array([7, 2]))
+    found = fused_by_study(vectors, study, np.array([7, 2]))
     np.testing.assert_allclose(found[0], unit((vectors[0] + vectors[1] + vectors[4])[None])[0], atol=1e-6)
     np.testing.assert_allclose(found[1], vectors[2], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
@@ -261,7 +260,7 @@ def test_study_vectors_are_of_the_studies_that_have_an_item():
     wanted = np.array([6, 4, 3], dtype=np.int32)  # 3 and 6 have two images
     studies, found = study_vectors(vectors, blind, wanted, IMAGE)
     assert studies.tolist() == [3, 6]
-    np.testing.assert_allclose(found, fused(vectors[IMAGE], blind.study[IMAGE], studies), atol=1e-6)
+    np.testing.assert_allclose(found, fused_by_study(vectors[IMAGE], blind.study[IMAGE], studies), atol=1e-6)
     studies, found = study_vectors(vectors, blind, wanted, REPORT)
     assert studies.tolist() == [3, 4, 6]
     assert np.array_equal(found, vectors[REPORT][[3, 4, 6]])

@@ -17,7 +17,7 @@ from scipy.linalg import orthogonal_procrustes
 from torch import nn
 
 from radrank.core.graph import Candidates, Graph, GraphBuilder, GraphSettings
-from radrank.core.nodes import Nodes, best_of_each_study, exact_gallery, exact_nodes
+from radrank.core.nodes import Nodes, exact_gallery, exact_nodes
 from radrank.core.relevance import gains
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, exact_neighbours
@@ -147,8 +147,6 @@ def _search(queries: Nodes, gallery: Nodes, k: int) -> tuple[NDArray[np.int64], 
 
 
 def _bridges(queries: Nodes, archive: Nodes, k: int) -> list[Candidates]:
-    """The k nearest archive items of each query, one a study, as View.nearest finds them in serving."""
-    most = int(np.bincount(archive.study).max(initial=1))
-    found = zip(*_search(queries, archive, k * most), strict=True)
-    kept = (best_of_each_study(rows, cosines, archive.study, k) for rows, cosines in found)
-    return [Candidates(rows=rows, cosines=cosines) for rows, cosines in kept]
+    """The k nearest archive items of each query."""
+    found = zip(*_search(queries, archive, k), strict=True)
+    return [Candidates(rows=rows, cosines=cosines) for rows, cosines in found]

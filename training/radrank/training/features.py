@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from radrank.core.errors import InvalidQuery
+from radrank.core.columns import NORMAL_CODES
 from radrank.core.relevance import label_matrix
 from radrank.core.studies import Modality, Split, Study, split_of
-from radrank.datasets import pixels
+from radrank.datasets.decoding import decoded
+from radrank.datasets.progress import Task
 from radrank.training.backbones import Backbone, embed_images, embed_texts
 
 MAPS = "maps.f16"
-
-Task = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-"""Opens a progress bar of that label and length; what it yields advances it by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,20 +113,16 @@ def extract(
     primary: list[bool] = []
     texts: list[str] = []
 
-    def decoded(advance: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
-        for study in studies:
-            images = []
-            for image in study.images:
-                try:
-                    images.append((image, pixels.load(image.read(), backbone.preprocessing.image_size)))
-                except (InvalidQuery, OSError) as error:
-                    reason = error.reason if isinstance(error, InvalidQuery) else type(error).__name__
-                    on_bad(study.study_id, reason)
+    def images(advance: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+        for one in decoded(studies, backbone.preprocessing.image_size, workers=1):
+            study = one.study
+            for _, _, error in one.bad:
+                on_bad(study.study_id, error.reason)
             row = len(kept)
             kept.append(study)
             # Where the primary image is the one that broke, the best of the others stands for the study.
-            chosen = replace(study, images=tuple(image for image, _ in images)).primary_image
-            for image, array in images:
+            chosen = study.primary_image
+            for image, array in zip(study.images, one.pixels, strict=True):
                 owners[Modality.IMAGE].append(row)
                 primary.append(image is chosen)
                 yield array
@@ -143,7 +136,7 @@ def extract(
         def keep(maps: NDArray[np.float16]) -> None:
             file.write(maps.tobytes())
 
-        image_features = embed_images(backbone, decoded(advance), on_maps=keep)
+        image_features = embed_images(backbone, images(advance), on_maps=keep)
     with task("reports", len(texts)) as advance:
         report_features = embed_texts(backbone, texts, progress=_stepwise(advance))
     # Maps of an interrupted run must never stand beside another run's features.
@@ -154,7 +147,7 @@ def extract(
         splits=tuple(split_of(study) for study in kept),
         groups=groups,
         labels=label_matrix(kept, groups),
-        normal=np.array([{True: 1, False: -1, None: 0}[study.normal] for study in kept], dtype=np.int8),
+        normal=np.array([NORMAL_CODES[study.normal] for study in kept], dtype=np.int8),
         features={Modality.IMAGE: image_features, Modality.REPORT: report_features},
         study={m: np.array(owners[m], dtype=np.int32) for m in Modality},
         primary=np.array(primary, dtype=np.bool_),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from radrank.core.relevance import gains, jaccard, ndcg, reciprocal_rank
 from radrank.core.studies import Modality
-from radrank.core.vectors import Matrix, exact_neighbours, unit
+from radrank.core.vectors import Matrix, exact_neighbours, fused_by_study
 from radrank.training.features import FeatureSet
 from radrank.training.inputs import Inputs
 from radrank.training.losses import abnormal_loss, clip_loss, findings_loss, supervised_contrastive_loss
@@ -206,19 +206,6 @@ def train_heads(
     return heads.eval()
 
 
-def fused(vectors: Matrix, study: NDArray[np.int32], studies: NDArray[np.integer]) -> Matrix:
-    """One unit vector a study, of all its views: float32 [studies, d]; every study must have an image.
-
-    vectors: unit vectors [images, d]; study: int32 [images], each image's study
-    """
-    place = np.full(int(study.max(initial=-1)) + 1, -1, dtype=np.int64)
-    place[studies] = np.arange(len(studies))
-    ours = place[study] >= 0
-    total = np.zeros((len(studies), vectors.shape[1]), dtype=np.float32)
-    np.add.at(total, place[study[ours]], vectors[ours])
-    return unit(total)
-
-
 def study_vectors(
     vectors: Mapping[Modality, Matrix], features: FeatureSet, studies: NDArray[np.integer], modality: Modality
 ) -> tuple[NDArray[np.int32], Matrix]:
@@ -226,7 +213,7 @@ def study_vectors(
     owners = features.study[modality]
     if modality is Modality.IMAGE:
         held = np.intersect1d(studies, owners).astype(np.int32)
-        return held, fused(vectors[modality], owners, held)
+        return held, fused_by_study(vectors[modality], owners, held)
     rows = np.flatnonzero(np.isin(owners, studies))
     return owners[rows], vectors[modality][rows]
 

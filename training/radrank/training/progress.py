@@ -1,12 +1,13 @@
-"""Progress bars on the terminal."""
+"""What a training tells a person on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from radrank.datasets.progress import bar
 
 
 class RichReporter:
@@ -15,18 +16,8 @@ class RichReporter:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
 
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Callable[[], None]]:
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda: progress.advance(task)
+    def task(self, label: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+        return bar(label, total)
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

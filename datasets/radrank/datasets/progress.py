@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+Task = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Opens a progress bar of that label and length; what it yields advances it by one."""
 
 
 @contextmanager
 def bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar of `total` steps; what it yields advances it by one."""
+    """A Task: a bar of `total` steps."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
