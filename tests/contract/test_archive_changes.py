@@ -5,7 +5,7 @@ import threading
 import grpc
 import pytest
 
-from helpers.doubles import DoubleBundle, HashingEncoder, picture
+from helpers.doubles import DIMENSIONS, DoubleBundle, HashingEncoder, picture
 from helpers.serving import STUDIES, Running, error_of, new_study, search_request, serving
 from radrank.core.errors import Mismatch, Unavailable
 from radrank.server.home import Home
@@ -97,7 +97,7 @@ def test_stats_count_the_archive_and_name_what_serves(running):
     assert (stats.studies, stats.images, stats.reports) == (25, 28, 25)
     assert (stats.normal, stats.abnormal) == (12, 11)
     assert [(one.label, one.studies) for one in stats.labels] == [("opacity", 11), ("edema", 3)]
-    assert (stats.sequence, stats.unindexed_studies, stats.dimensions) == (2, 25, 32)
+    assert (stats.sequence, stats.unindexed_studies, stats.dimensions) == (2, 25, DIMENSIONS)
     assert (list(stats.rerankers), stats.default_reranker) == (["plain", "sage"], "sage")
 
 

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from helpers.doubles import picture
+from helpers.doubles import DIMENSIONS, picture
 from helpers.serving import Running, error_of, new_study, search_request
 from radrank.v1 import archive_pb2, retrieval_pb2
 
@@ -54,14 +54,14 @@ BAD_SEARCHES = {
     "empty text": ({"query": {"text": ""}}, "text"),
     "blank text": ({"query": {"text": " \t\n\u00a0\u2003"}}, "text"),
     "an empty embedding": ({"query": {"embedding": {}}}, "embedding"),
-    "an embedding of odd bytes": ({"query": {"embedding": {"values": b"\1" * 127}}}, "embedding"),
-    "a short embedding": ({"query": vector(np.ones(31))}, "embedding"),
-    "a long embedding": ({"query": vector(np.ones(33))}, "embedding"),
-    "NaN": ({"query": vector([np.nan] + [1] * 31)}, "embedding"),
-    "infinity": ({"query": vector([np.inf] + [1] * 31)}, "embedding"),
-    "zeros": ({"query": vector(np.zeros(32))}, "embedding"),
+    "an embedding of odd bytes": ({"query": {"embedding": {"values": b"\1" * (4 * DIMENSIONS - 1)}}}, "embedding"),
+    "a short embedding": ({"query": vector(np.ones(DIMENSIONS - 1))}, "embedding"),
+    "a long embedding": ({"query": vector(np.ones(DIMENSIONS + 1))}, "embedding"),
+    "NaN": ({"query": vector([np.nan] + [1] * (DIMENSIONS - 1))}, "embedding"),
+    "infinity": ({"query": vector([np.inf] + [1] * (DIMENSIONS - 1))}, "embedding"),
+    "zeros": ({"query": vector(np.zeros(DIMENSIONS))}, "embedding"),
     "an embedding of no modality": (
-        {"query": {"embedding": {"values": np.ones(32, "<f4").tobytes(), "modality": 9}}},
+        {"query": {"embedding": {"values": np.ones(DIMENSIONS, "<f4").tobytes(), "modality": 9}}},
         "embedding.modality",
     ),
     "a study without id": ({"query": {"study": {}}}, "study.study_id"),
@@ -178,7 +178,7 @@ def test_a_bad_deletion_names_its_field(unharmed, ids, field):
         ([], "queries"),
         ([{"text": "x"}] * 65, "queries"),
         ([{"text": "x"}, {}], "queries[1]"),
-        ([vector(np.ones(32))], "queries[0]"),
+        ([vector(np.ones(DIMENSIONS))], "queries[0]"),
         ([{"study": {"study_id": SECRET}}], "queries[0]"),
         ([{"text": "x"}, {"text": " "}], "queries[1].text"),
         ([{"image": SECRET.encode()}], "queries[0].image"),
@@ -193,7 +193,7 @@ def test_a_bad_embed_names_its_field(unharmed, queries, field):
     ("fields", "field"),
     [
         ({}, "query"),
-        ({"query": vector(np.ones(32))}, "query"),
+        ({"query": vector(np.ones(DIMENSIONS))}, "query"),
         ({"query": {"text": "x"}, "k": 101}, "k"),
         ({"query": {"image": b"x"}}, "image"),
     ],

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from helpers.doubles import HashingEncoder
+from helpers.doubles import DIMENSIONS, HashingEncoder
 from helpers.serving import STUDIES, Running
 from radrank.core.studies import View
 from radrank.core.vectors import unit
@@ -19,8 +19,11 @@ QUERIES = {
     "text": ({"text": STUDIES[7].report}, REPORT),
     "study": ({"study": {"study_id": "S0007"}}, IMAGE),
     "report of a study": ({"study": {"study_id": "S0007", "modality": REPORT}}, REPORT),
-    "embedding": ({"embedding": {"values": np.ones(32, "<f4").tobytes()}}, IMAGE),
-    "embedding of a report": ({"embedding": {"values": np.ones(32, "<f4").tobytes(), "modality": REPORT}}, REPORT),
+    "embedding": ({"embedding": {"values": np.ones(DIMENSIONS, "<f4").tobytes()}}, IMAGE),
+    "embedding of a report": (
+        {"embedding": {"values": np.ones(DIMENSIONS, "<f4").tobytes(), "modality": REPORT}},
+        REPORT,
+    ),
 }
 
 
@@ -162,7 +165,7 @@ def test_embed_answers_in_order_with_unit_vectors(standing):
     queries = [{"text": "one"}, {"image": STUDIES[0].images[0].content}, {"text": "two"}]
     reply = standing.retrieval.Embed(retrieval_pb2.EmbedRequest(queries=queries), timeout=20)
     vectors = np.stack([np.frombuffer(vector, "<f4") for vector in reply.vectors])
-    assert reply.dimensions == vectors.shape[1] == 32
+    assert reply.dimensions == vectors.shape[1] == DIMENSIONS
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     encoder = HashingEncoder()
     assert np.array_equal(vectors[[0, 2]], encoder.encode_texts(["one", "two"]))

@@ -66,16 +66,18 @@ class Offline:
     def ranking(self, query: Matrix, source: Modality, target: Modality, kind: str) -> dict[str, float]:
         """Scores by study id of the K best studies."""
         model, _ = self.run.reranker(kind)
-        settings = GraphSettings()
+        settings, layout = GraphSettings(), self.heads.layout
         study = self.study
+        findings = self.features.labels.astype(np.uint8)
         nodes = exact_nodes(
             vectors=self.vectors,
             studies=study,
             normal={m: self.features.normal[study[m]] for m in Modality},
+            findings={m: findings[study[m]] for m in Modality},
+            layout=layout,
             width=settings.table_width,
-            pairs=settings.pairs,
         )
-        builder = GraphBuilder(gallery=nodes, archive=nodes, settings=settings)
+        builder = GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=settings)
         near = {m: self.nearest(query, m) for m in Modality}
         bridges = {m: _first(near[m], settings.query_neighbours) for m in Modality}
         found = _first(near[target], K)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from radrank.core.archive import Archive
 from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.layout import BELIEF_NORM, VectorLayout
 from radrank.core.ports import EngineManifest, Progress
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
@@ -23,16 +24,20 @@ from radrank.core.studies import Modality, Study, StudyImage, View
 from radrank.core.vectors import Matrix, Rows, exact_neighbours, unit
 from radrank.core.view import View as ArchiveView
 
-DIMENSIONS = 32
+LAYOUT = VectorLayout(projection=25, share=0.3, groups=("edema", "fracture", "opacity", "scar"))
+DIMENSIONS = LAYOUT.dimensions
 IMAGE_SIZE = 32
-SETTINGS = GraphSettings(neighbours=3, table_width=6, query_neighbours=4, query_candidates=4, pairs=2)
+SETTINGS = GraphSettings(neighbours=3, table_width=6, query_neighbours=4, query_candidates=4)
 
 
 class HashingEncoder:
-    """Texts by their words, images by their coarse pixels, both by fixed random directions: alike stays alike."""
+    """Texts by their words, images by their coarse pixels, both by fixed random directions: alike stays alike.
 
-    def __init__(self, dimensions: int = DIMENSIONS, *, seed: int = 0) -> None:
-        self.dimensions = dimensions
+    So are its beliefs: they mean nothing, and are near where texts or images are.
+    """
+
+    def __init__(self, layout: VectorLayout = LAYOUT, *, seed: int = 0) -> None:
+        self.layout = layout
         self.image_size = IMAGE_SIZE
         self.manifests: Mapping[Modality, EngineManifest] = {
             m: EngineManifest(sha256=f"{seed:02d}{m.value}".ljust(64, "0"), precision="fp32", runtime="numpy")
@@ -40,19 +45,21 @@ class HashingEncoder:
         }
         self.closed = False
         self._seed = seed
-        self._directions = np.random.default_rng([seed, 1]).normal(size=(64, dimensions))
+        self._width = layout.projection + layout.beliefs_width
+        self._directions = np.random.default_rng([seed, 1]).normal(size=(64, self._width))
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> Matrix:
         assert pixels.dtype == np.uint8
         assert pixels.shape[1:] == (IMAGE_SIZE, IMAGE_SIZE)
         coarse = pixels.reshape(len(pixels), 8, 4, 8, 4).mean(axis=(2, 4)).reshape(len(pixels), 64)
-        return unit((coarse - 127.5) @ self._directions + 1e-3)
+        return self._vectors((coarse - 127.5) @ self._directions + 1e-3, Modality.IMAGE)
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        return np.concatenate([np.empty((0, self.dimensions), np.float32), *(self._text(text) for text in texts)])
+        empty = np.empty((0, self.layout.dimensions), np.float32)
+        return np.concatenate([empty, *(self._text(text) for text in texts)])
 
     def classify(self, vectors: Matrix, modality: Modality) -> NDArray[np.float32]:
-        return np.asarray(1 / (1 + np.exp(-3 * vectors[:, 0])), dtype=np.float32)
+        return 1 - self.layout.beliefs(vectors)[:, 0]
 
     def close(self) -> None:
         self.closed = True
@@ -60,11 +67,28 @@ class HashingEncoder:
     def _text(self, text: str) -> Matrix:
         found = re.findall(r"\w+", text.lower()) or [text]
         words = [np.random.default_rng([self._seed, zlib.crc32(word.encode())]) for word in found]
-        return unit(np.sum([rng.normal(size=self.dimensions) for rng in words], axis=0))[None, :]
+        return self._vectors(np.sum([rng.normal(size=self._width) for rng in words], axis=0)[None, :], Modality.REPORT)
+
+    def _vectors(self, inside: NDArray[np.float64], modality: Modality) -> Matrix:
+        places = unit(inside)
+        beliefs = 1 / (1 + np.exp(-6 * places[:, self.layout.projection :]))
+        return joined(places[:, : self.layout.projection], beliefs, modality, self.layout)
+
+
+def joined(
+    projections: NDArray[np.floating], beliefs: NDArray[np.floating], modality: Modality, layout: VectorLayout = LAYOUT
+) -> Matrix:
+    """Vectors [n, d] of projections of any length and beliefs [n, 1 + groups], as the layout's formula says."""
+    part = beliefs / BELIEF_NORM
+    part = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1.0)
+    ends = np.zeros((len(part), len(Modality)))
+    ends[:, list(Modality).index(modality)] = np.sqrt(np.maximum(1.0 - (part**2).sum(axis=1), 0.0))
+    sides = (1 - layout.share) ** 0.5 * unit(projections), layout.share**0.5 * part, layout.share**0.5 * ends
+    return np.concatenate(sides, axis=1).astype(np.float32)
 
 
 class NeighbourReranker:
-    """Adds to a candidate's score the similarity of its neighbours of the target's own kind."""
+    """Adds to a candidate's score how near its archive neighbours are, and how alike what is believed of them is."""
 
     def __init__(self, gain: float = 0.2) -> None:
         self.gain = gain
@@ -74,13 +98,14 @@ class NeighbourReranker:
 
     def score(self, batch: GraphBatch) -> NDArray[np.float32]:
         arrays = batch.arrays
-        images = arrays["image"].shape[1]
-        strength = np.concatenate(
-            [arrays["image_image.weight"].mean(axis=2), arrays["report_report.weight"].mean(axis=2)], axis=1
-        )
-        slots = np.maximum(arrays["slots"].astype(np.int64), 0)
-        assert (slots < images + arrays["report"].shape[1]).all()
-        return np.asarray(arrays["base"] + self.gain * np.take_along_axis(strength, slots, axis=1), dtype=np.float32)
+        believed = arrays["candidate"]
+        heard = np.zeros_like(arrays["base"])
+        for m in Modality:
+            idx, weight = arrays[f"candidate_{m}.idx"], arrays[f"candidate_{m}.weight"]
+            assert (idx < len(arrays[m.value])).all()
+            theirs = arrays[m.value][np.maximum(idx, 0), : believed.shape[2]]
+            heard += (weight * (theirs * believed[:, :, None]).sum(axis=3)).mean(axis=2)
+        return np.asarray(arrays["base"] + self.gain * heard, dtype=np.float32)
 
     def close(self) -> None:
         self.closed = True
@@ -190,7 +215,7 @@ def snapshot_of(home: Path, archive: Archive) -> Snapshot:
         archive.records(),
         sequence=archive.sequence,
         encoder="e" * 64,
-        dimensions=DIMENSIONS,
+        layout=LAYOUT,
         graph=SETTINGS,
         factory=ExactFactory(),
     )

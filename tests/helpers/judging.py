@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from helpers.doubles import DIMENSIONS
+from helpers.doubles import LAYOUT, joined
 from helpers.trials import GROUPS, made_labels
 from radrank.core.studies import Modality, Split
-from radrank.core.vectors import unit
 from radrank.evaluation.collection import Collection
 
-NAMES = ("edema", "fracture", "opacity", "scar")
+NAMES = LAYOUT.groups
+WIDTH = LAYOUT.projection
 
 
 def made_collection(
@@ -27,10 +27,15 @@ def made_collection(
     rng, space = np.random.default_rng(seed), np.random.default_rng([encoder, 1])
     labels = made_labels(rng, studies)
     normal = np.where(labels[:, 0], 1, np.where(labels.any(axis=1), -1, 0)).astype(np.int8)
-    inside = labels @ space.normal(size=(1 + GROUPS, DIMENSIONS)) + 0.5 * space.normal(size=(studies, DIMENSIONS))
-    vectors = {m: unit(inside + noise * space.normal(size=inside.shape) + 0.3) for m in Modality}
+    inside = labels @ space.normal(size=(1 + GROUPS, WIDTH)) + 0.5 * space.normal(size=(studies, WIDTH))
+    vectors = {}
+    for m in Modality:
+        near = inside + noise * space.normal(size=inside.shape) + 0.3
+        believed = np.clip(0.2 + 0.4 * labels + 0.2 * space.normal(size=labels.shape), 0.0, 1.0)
+        vectors[m] = joined(near, believed, m)
     splits = [[Split.TRAIN, Split.TEST, Split.TRAIN, Split.VALIDATION][row % 4] for row in range(studies)]
     fields: dict[str, Any] = {
+        "layout": LAYOUT,
         "study_ids": tuple(f"{prefix}{row:04d}" for row in range(studies)),
         "splits": tuple(splits),
         "patients": tuple(f"{prefix}P{row // 2:04d}" for row in range(studies)),

@@ -18,9 +18,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 
 from radrank.core.graph import GraphSettings
+from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split
 from radrank.training.backbones import Backbone, Preprocessing, StagedTower
-from radrank.training.features import FeatureSet
+from radrank.training.features import MAPS, FeatureSet
 from radrank.training.heads import Heads, HeadSettings
 from radrank.training.inputs import HeadInputs, fit_inputs
 from radrank.training.reranker import GraphReranker, RerankerShape
@@ -33,12 +34,11 @@ SETTINGS = GraphSettings(
     table_width=6,
     query_neighbours=4,
     query_candidates=4,
-    pairs=2,
     candidate_buckets=(10, 40, 100),
-    node_buckets=(32, 64, 128, 256, 512),
 )
 HEADS = HeadSettings(projection=8, hidden=16, epochs=6, batch_size=16, learning_rate=5e-3)
 TOWER = TowerSettings(epochs=2, batch_size=8)
+LAYOUT = VectorLayout(projection=HEADS.projection, share=HEADS.beliefs, groups=GROUPS)
 DIMENSIONS = 8 + 1 + len(GROUPS) + 2  # of whole vectors: a projection, beliefs, and an end for each modality
 KINDS = ("sage", "gcn", "gat")
 WORDS = ("[PAD]", "[UNK]", "the", "lungs", "are", "clear", "heart", "is", "normal", "large", "opacity", "left")
@@ -149,11 +149,16 @@ def tiny_backbone() -> Backbone:
 
 
 def tiny_reranker(kind: str, *, seed: int = 0, layers: int = 1) -> GraphReranker:
-    """Random weights that count: its gate is open. One layer, since each takes seconds to export."""
+    """Random weights that count: its gates are open. One layer, since each takes seconds to export."""
+    shape = RerankerShape(name=kind, groups=len(GROUPS), width=16, layers=layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = GraphReranker(RerankerShape(kind=kind, dimensions=DIMENSIONS, width=16, layers=layers))
-    nn.init.constant_(model.gate, 0.3)
+        model = GraphReranker(shape, torch.tensor([0.4, 0.1, 0.2, 0.3]))
+        for parameter in model.parameters():
+            mixes = any(parameter is one for one in model.mixers())
+            if mixes or not parameter.any():  # what answers 0 until it is trained
+                nn.init.uniform_(parameter, -0.5, 0.5)
+        nn.init.uniform_(model.offset, -0.5, 0.5)
     return model.eval()
 
 
@@ -166,11 +171,14 @@ def tiny_inputs() -> HeadInputs:
 
 
 def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
-    """A run directory with fitted inputs, random heads and random re-rankers."""
+    """A run directory with the made-up features, fitted inputs, random heads and random re-rankers."""
     path.mkdir(parents=True)
+    features = feature_set()
+    features.maps.tofile(path / MAPS)  # as extract left it
+    features.save(path / "features.npz")
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        heads = Heads(tiny_inputs().widths, len(GROUPS), HEADS).eval()
+        heads = Heads(tiny_inputs().widths, GROUPS, HEADS).eval()
     run = save_heads(
         path,
         heads,
@@ -184,13 +192,12 @@ def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
     for kind in kinds:
         save_reranker(
             run,
-            kind,
             tiny_reranker(kind),
             settings={"epochs": 1},
             graph=SETTINGS,
             epoch=1,
             log=[],
-            quality={"score": AFTER[kind]},
+            quality={"score": AFTER.get(kind, 0.45)},
             before={"score": 0.45},
         )
     return run

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radrank.core.graph import QUERY, RELATIONS, GraphBatch
+from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, QUERY, RELATIONS, GraphBatch
 from radrank.core.studies import Modality
 from radrank.training.layers import GatRelation, GcnRelation, SageRelation
 from radrank.training.reranker import GraphReranker, RelationalLayer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # PyG still scripts some of its classes while it is imported
-    from torch_geometric.data import HeteroData
-    from torch_geometric.nn import GATConv, GraphConv, HeteroConv, SAGEConv
-    from torch_geometric.nn.conv.gcn_conv import gcn_norm
+    from torch_geometric.data import Batch, HeteroData
+    from torch_geometric.nn import GATConv, GCNConv, GraphConv, HeteroConv, SAGEConv
     from torch_geometric.utils import scatter
 
-__all__ = ["SAGEConv", "conv_of", "edges_of", "gcn_norm", "hetero_conv_of", "hetero_data_of", "scores_of"]
+__all__ = ["GCNConv", "SAGEConv", "conv_of", "edges_of", "hetero_conv_of", "hetero_data_of", "in_pyg"]
 
 EdgeType = tuple[str, str, str]
 EDGE_TYPES: dict[str, EdgeType] = {r.name: (r.source, r.name, r.target) for r in RELATIONS}
 
 
 def edges_of(idx: Tensor, weight: Tensor, sources: int) -> tuple[Tensor, Tensor]:
-    """A padded table [B, T, k] over B graphs of `sources` nodes as PyG's edge_index [2, e] and edge weights [e]."""
+    """A padded table [B, T, k] as PyG's edge_index [2, e] and edge weights [e].
+
+    sources: nodes of each of the B graphs that edges leave from; 0 where all graphs share their sources
+    """
     graph, target, slot = (idx >= 0).nonzero(as_tuple=True)
     index = torch.stack([graph * sources + idx[graph, target, slot], graph * idx.shape[1] + target])
     return index, weight[graph, target, slot]
 
 
-def conv_of(layer: SageRelation | GcnRelation | GatRelation) -> torch.nn.Module:
+def conv_of(layer: SageRelation | GcnRelation | GatRelation) -> nn.Module:
     """PyG's layer with this layer's weights."""
     if isinstance(layer, GatRelation):
         width = layer.heads * layer.size
@@ -56,63 +60,87 @@ def conv_of(layer: SageRelation | GcnRelation | GatRelation) -> torch.nn.Module:
 
 def hetero_conv_of(layer: RelationalLayer) -> HeteroConv:
     """All relations of one layer: HeteroConv(aggr="sum")."""
-    return HeteroConv({EDGE_TYPES[r.name]: conv_of(layer.relations[r.name]) for r in RELATIONS}, aggr="sum")
+    convs = {EDGE_TYPES[r.name]: conv_of(layer.relations[r.name]) for r in layer.shape.relations}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There exist node types", UserWarning)  # archive items hear from nobody
+        return HeteroConv(convs, aggr="sum")
 
 
 def hetero_data_of(batch: GraphBatch) -> HeteroData:
-    """The graphs of a batch as one HeteroData of real nodes only: nothing in it is padded.
+    """The graphs of a batch side by side, each with nodes of its own; nothing in it is padded.
 
-    `place` of a node type: int64 [B, N], where each of the batch's nodes stands, −1 for padding.
+    An archive item that several edges of one graph leave from is one node there. `place` of a node type, int64 [N], is
+    where a node stands among the batch's: for candidates B · K places, for archive items any of its copies.
     """
+    return Batch.from_data_list([_one(batch, row) for row in range(len(batch.candidates))])
+
+
+def _one(batch: GraphBatch, row: int) -> HeteroData:
+    """The graph of one query."""
     arrays = {name: torch.from_numpy(np.asarray(array)) for name, array in batch.arrays.items()}
+    rows = {r.name: torch.from_numpy(np.asarray(batch.rows[r.name]))[row] for r in ARCHIVE_RELATIONS}
+    width, found = arrays["base"].shape[1], batch.candidates[row]
     data = HeteroData()
-    vectors = {QUERY: arrays["query"][:, None], **{m.value: arrays[m.value] for m in Modality}}
-    scalars = {QUERY: arrays["query_scalars"][:, None], **{m.value: arrays[f"{m}_scalars"] for m in Modality}}
-    for node_type, found in vectors.items():
-        real = (found != 0).any(dim=-1)
-        data[node_type].x, data[node_type].scalars = found[real], scalars[node_type][real]
-        data[node_type].place = torch.where(real, real.flatten().cumsum(0).reshape(real.shape) - 1, -1)
+    data[QUERY].place = torch.tensor([row])
+    data[QUERY].x = arrays[QUERY][[row]]
+    data[CANDIDATE].place = torch.arange(found) + row * width
+    data[CANDIDATE].x = arrays[CANDIDATE][row, :found]
+    held: dict[str, Tensor] = {}
+    for m in Modality:
+        names = [r.name for r in ARCHIVE_RELATIONS if r.source == m]
+        every = torch.cat([rows[name].flatten() for name in names])
+        copies = torch.cat([arrays[f"{name}.idx"][row].flatten() for name in names])
+        held[m] = every[every >= 0].unique()
+        data[m.value].place = torch.stack([copies[every == item][0] for item in held[m]])
+        data[m.value].x = arrays[m.value][data[m.value].place]
     for r in RELATIONS:
-        idx = arrays[f"{r.name}.idx"]
-        graph, target, slot = (idx >= 0).nonzero(as_tuple=True)
-        ends = data[r.source].place[graph, idx[graph, target, slot]], data[r.target].place[graph, target]
+        idx = rows[r.name] if r.name in rows else arrays[f"{r.name}.idx"][row]
+        target, slot = (idx >= 0).nonzero(as_tuple=True)
+        sources = idx[target, slot]
         edges = data[EDGE_TYPES[r.name]]
-        edges.edge_index, edges.edge_weight = torch.stack(ends), arrays[f"{r.name}.weight"][graph, target, slot]
-        assert (edges.edge_index >= 0).all(), "an edge touches a padded node"
+        if r.name in rows:
+            sources = torch.searchsorted(held[r.source], sources)
+        edges.edge_index = torch.stack([sources, target])
+        edges.edge_weight = arrays[f"{r.name}.weight"][row, target, slot]
+        assert (sources < data[r.source].num_nodes).all(), "an edge leaves from a padded node"
+        assert (target < data[r.target].num_nodes).all(), "an edge leads to a padded node"
     return data
 
 
-def messages_of(layer: RelationalLayer, kind: str, states: dict[str, Tensor], data: HeteroData) -> dict[str, Tensor]:
-    """What every node hears from all relations, by PyG."""
-    weights: dict[EdgeType, Tensor] = data.collect("edge_weight")
-    if kind == "gcn":
-        weights = {edge_type: _normalised(data, edge_type) for edge_type in weights}
-    if kind == "gat":
-        attributes: dict[str, Any] = {"edge_attr_dict": {key: w[:, None] for key, w in weights.items()}}
-    else:
-        attributes = {"edge_weight_dict": weights}
-    heard: dict[str, Tensor] = hetero_conv_of(layer)(states, data.edge_index_dict, **attributes)
-    return heard
+class InPyg(nn.Module):
+    """A layer of a re-ranker whose messages PyG passes, over the same graphs as HeteroData."""
+
+    def __init__(self, layer: RelationalLayer, data: HeteroData) -> None:
+        super().__init__()
+        self.layer, self.data, self.conv = layer, data, hetero_conv_of(layer)
+
+    def forward(self, states: Mapping[str, Tensor], _arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        real = {t: found.flatten(end_dim=-2)[self.data[t].place] for t, found in states.items()}
+        heard: dict[str, Tensor] = self.conv(real, self.data.edge_index_dict, **self._edges())
+        new = dict(states)
+        for t in (QUERY, CANDIDATE):
+            own = real[t] + F.relu(self.layer.roots[t](real[t]) + heard[t])
+            flat = torch.zeros_like(states[t]).flatten(end_dim=-2)
+            flat[self.data[t].place] = self.layer.norms[t](own)
+            new[t] = flat.reshape(states[t].shape)
+        return new
+
+    def _edges(self) -> dict[str, Any]:
+        weights: dict[EdgeType, Tensor] = self.data.collect("edge_weight")
+        one = next(iter(self.layer.relations.values()))
+        if isinstance(one, GatRelation):
+            return {"edge_attr_dict": {key: weight[:, None] for key, weight in weights.items()}}
+        if isinstance(one, GcnRelation):
+            weights = {edge_type: _normalised(self.data, edge_type) for edge_type in weights}
+        return {"edge_weight_dict": weights}
 
 
-@torch.inference_mode()
-def scores_of(model: GraphReranker, batch: GraphBatch) -> list[Tensor]:
-    """Scores of each query's candidates, padding left out, by message passing over `hetero_data_of(batch)`."""
+def in_pyg(model: GraphReranker, batch: GraphBatch) -> GraphReranker:
+    """The same re-ranker, but PyG passes all of its messages, over `hetero_data_of(batch)`: for this batch alone."""
     data = hetero_data_of(batch)
-    states = {t: F.relu(model.inputs[t](torch.cat([data[t].x, data[t].scalars], dim=1))) for t in data.node_types}
-    for layer in model.layers:
-        heard = messages_of(layer, model.shape.kind, states, data)
-        states = {t: layer.norms[t](x + F.relu(layer.roots[t](x) + heard[t])) for t, x in states.items()}
-    images = batch.arrays["image"].shape[1]
-    found = []
-    for row, count in enumerate(batch.candidates):
-        slots = torch.from_numpy(batch.arrays["slots"][row, :count])
-        target = Modality.REPORT.value if int(slots[0]) >= images else Modality.IMAGE.value
-        nodes = data[target].place[row, slots - (images if target == Modality.REPORT.value else 0)]
-        candidate, query = states[target][nodes], states[QUERY][row].expand(count, -1)
-        read = torch.cat([candidate, query, candidate * query, data[target].scalars[nodes]], dim=1)
-        found.append(torch.from_numpy(batch.arrays["base"][row, :count]) + model.gate * model.read(read)[:, 0])
-    return found
+    other = copy.deepcopy(model)
+    other.layers = nn.ModuleList(InPyg(layer, data) for layer in other.layers)
+    return other
 
 
 def _normalised(data: HeteroData, edge_type: EdgeType) -> Tensor:

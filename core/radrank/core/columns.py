@@ -65,6 +65,15 @@ class StudyColumns:
             mask &= (self.dates <= filters.until.toordinal()) & (self.dates > 0)
         return mask
 
+    def findings(self, groups: Sequence[str]) -> NDArray[np.uint8]:
+        """What is known of every study: uint8 [n, 1 + groups], normal first; all 0 where nothing is."""
+        known = np.zeros((len(self), 1 + len(groups)), dtype=np.uint8)
+        known[:, 0] = self.normal == NORMAL_CODES[True]
+        for place, group in enumerate(groups, start=1):
+            if group in self.labels:
+                known[self.labels[group], place] = 1
+        return known
+
     def _carrying(self, labels: Iterable[str]) -> NDArray[np.bool_]:
         mask = np.zeros(len(self), dtype=np.bool_)
         for label in labels:

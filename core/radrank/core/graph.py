@@ -1,14 +1,13 @@
 """The heterogeneous graph of one query: built here, and only here, for training, evaluation and serving.
 
-Node types are query, image and report. The items being ranked (candidates) come first among the nodes of their type
-and stand in the graph as mere gallery items: they have archive neighbours, but never a `paired` edge. The other image
-and report nodes are archive items: the neighbours of the query and of the candidates, and the pairs of the query's.
-A study that is excluded contributes no archive node at all.
+Nodes are the query, the candidates (images or reports) and archive items of both modalities. A candidate stands in the
+graph as a mere gallery item: it hears from the archive, never from the other item of its own study, and its labels are
+not known. An archive item brings what the encoder believes of it and of the other item of its study, and that study's
+labels. A study that is excluded contributes no archive node at all.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radrank.core.layout import VectorLayout
 from radrank.core.nodes import NO_ROW, Nodes, first_kept
 from radrank.core.studies import Modality
-from radrank.core.vectors import Rows, Vector
+from radrank.core.vectors import Rows, Vector, top_k
 
-QUERY = "query"
-NODE_TYPES = (QUERY, Modality.IMAGE.value, Modality.REPORT.value)
+QUERY, CANDIDATE = "query", "candidate"
+NODE_TYPES = (QUERY, CANDIDATE, Modality.IMAGE.value, Modality.REPORT.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,46 +35,36 @@ class Relation:
 
 # Every relation is defined by its own top-k, so in-degrees are fixed and no layer needs a scatter.
 RELATIONS = (
-    Relation("image_image", "image", "image"),
-    Relation("report_report", "report", "report"),
-    Relation("image_report", "image", "report"),
-    Relation("report_image", "report", "image"),
-    Relation("image_paired", "image", "report"),
-    Relation("report_paired", "report", "image"),
+    Relation("candidate_image", CANDIDATE, "image"),
+    Relation("candidate_report", CANDIDATE, "report"),
+    Relation("candidate_candidate", CANDIDATE, CANDIDATE),
+    Relation("candidate_query", CANDIDATE, QUERY),
     Relation("query_image", QUERY, "image"),
     Relation("query_report", QUERY, "report"),
-    Relation("image_query", "image", QUERY),
-    Relation("report_query", "report", QUERY),
+    Relation("query_candidate", QUERY, CANDIDATE),
 )
+ARCHIVE_RELATIONS = tuple(r for r in RELATIONS if r.source in list(Modality))
 
-# Per image and report node: cosine with the query, the same standardised over the candidates (0 for the archive),
-# candidate or not, 1/√rank (0 for the archive), the archive's normal (+1) or abnormal (−1) label (0 for candidates).
-NODE_SCALARS = 5
-QUERY_SCALARS = 2  # image, report: what the query is
+DIRECTIONS = tuple((source, target) for source in Modality for target in Modality)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphSettings:
     """How large the graph is. Kept in the bundle: a re-ranker is served with the graph it was trained on.
 
-    neighbours: kNN edges of a node in each of its two relations
+    neighbours: archive items of each modality, and other candidates, that a candidate hears from
     table_width: neighbours kept in the archive's tables; the surplus replaces excluded ones
-    query_neighbours: archive items of each modality that the query is joined to
+    query_neighbours: archive items of each modality that the query hears from
     query_candidates: candidates that the query hears from
-    pairs: places for paired items that an archive node hears from; a study, being one item of each kind, fills one
+    shuffled: a control: edges keep their weights, and lead to sources of chance
     """
 
-    neighbours: int = 6
+    neighbours: int = 8
     table_width: int = 12
     query_neighbours: int = 16
     query_candidates: int = 16
-    pairs: int = 4
+    shuffled: bool = False
     candidate_buckets: tuple[int, ...] = (10, 25, 50, 100, 200, 500, 1000)
-    node_buckets: tuple[int, ...] = (
-        *range(64, 512, 64),
-        *range(512, 1024, 128),
-        *(1024, 1280, 1536, 1792, 2048, 3072, 4096, 8192, 16384),
-    )
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> GraphSettings:
@@ -100,7 +90,10 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edges:
-    """One relation's neighbour table: sources int32 [n, k] (−1: none) and similarity weights float32 [n, k]."""
+    """One relation's neighbour table: sources int32 [n, k] (−1: none) and similarity weights float32 [n, k].
+
+    Sources are archive rows in relations from the archive, else places among the candidates; the query is 0.
+    """
 
     idx: NDArray[np.int32]
     weight: NDArray[np.float32]
@@ -108,84 +101,67 @@ class Edges:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """The topology of one query's graph; node features are gathered when graphs become a batch.
-
-    archive_rows: archive rows of the image and of the report nodes, after the candidates of the target's type
-    edges: a neighbour table for each relation, over this graph's own nodes
-    """
+    """The topology of one query's graph; node features are gathered when graphs become a batch."""
 
     query: Vector
     query_modality: Modality
     target: Modality
     candidates: Candidates
-    archive_rows: Mapping[Modality, Rows]
     edges: Mapping[str, Edges]
-
-    def size(self, modality: Modality) -> int:
-        """Nodes of this type, candidates included."""
-        return len(self.archive_rows[modality]) + (len(self.candidates) if modality is self.target else 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphBatch:
-    """Graphs of B queries as padded arrays: what a re-ranker's engine reads.
+    """Graphs of B queries as padded arrays: what a re-ranker's engine reads. K is a bucket, c = 1 + finding groups.
 
-    query: float32 [B, d]; query_scalars: float32 [B, 2]
-    image, report: float32 [B, N, d]; image_scalars, report_scalars: float32 [B, N, 5]; N is a bucket
-    <relation>.idx: int64 [B, N of its target, k], −1 where there is no edge; <relation>.weight: float32, alike
-    slots: int64 [B, K], the candidates' places among image nodes followed by report nodes, −1 padded
-    base: float32 [B, K], first-stage cosines, 0 where padded
+    direction: int64 [B], place of (query's modality, target) among DIRECTIONS
+    query: float32 [B, c], beliefs of the query; candidate: float32 [B, K, c], beliefs of the candidates
+    image, report: float32 [M, 3 c], archive items: own beliefs, those of the study's other item, the study's labels
+    <relation>.idx: int64 [B, n of its target, k], places among the source's nodes (in the batch for archive items, in
+    the graph for candidates), −1 where there is no edge; <relation>.weight: float32, alike
+    base: float32 [B, K], first-stage cosines; mask: float32 [B, K], 1 for candidates, 0 for padding
     """
 
     arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]]
     candidates: tuple[int, ...]
-    _derived: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    rows: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Archive rows of the sources in relations from the archive, int64 [B, n, k]: one item may have several places."""
 
     def feed(self, names: Iterable[str]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
-        """The arrays of these names; `<relation>.norm` is made when it is asked for."""
-        return {
-            name: self.norm(name.removesuffix(".norm")) if name.endswith(".norm") else self.arrays[name]
-            for name in names
-        }
+        """The arrays of these names; `<relation>.norm` is made when it is asked for, where it is not there."""
+        return {name: self.arrays[name] if name in self.arrays else self._norm(name) for name in names}
 
-    def norm(self, relation: str) -> NDArray[np.float32]:
-        """w_ij / √(d_i d_j) with weighted degrees (Kipf & Welling 2017, eq. 2, over one relation). [B, N, k]"""
-        if relation not in self._derived:
-            idx = np.asarray(self.arrays[f"{relation}.idx"], dtype=np.int64)
-            weight = np.asarray(self.arrays[f"{relation}.weight"], dtype=np.float32)
-            source = next(r.source for r in RELATIONS if r.name == relation)
-            count = 1 if source == QUERY else self.arrays[source].shape[1]
-            flat = np.maximum(idx, 0) + (np.arange(len(idx)) * count)[:, None, None]
-            out = np.bincount(flat.ravel(), weights=weight.ravel(), minlength=len(idx) * count)
-            degrees = weight.sum(axis=2, keepdims=True) * out[flat]
-            norm = np.divide(weight, np.sqrt(degrees), out=np.zeros_like(weight), where=degrees > 0)
-            self._derived[relation] = norm.astype(np.float32, copy=False)
-        return self._derived[relation]
-
-
-class _Scratch(threading.local):
-    """Maps archive rows to a graph's local nodes; one array per thread and modality, kept between requests."""
-
-    def __init__(self) -> None:
-        self.places: dict[Modality, NDArray[np.int32]] = {}
-
-    def of(self, modality: Modality, size: int) -> NDArray[np.int32]:
-        places = self.places.get(modality)
-        if places is None or len(places) != size:
-            places = self.places[modality] = np.full(size, NO_ROW, dtype=np.int32)
-        return places
+    def _norm(self, name: str) -> NDArray[np.float32]:
+        """w_ij / √(d_i d_j) with weighted degrees (Kipf & Welling 2017, eq. 2, over one relation). [B, n, k]"""
+        relation = name.removesuffix(".norm")
+        weight = np.asarray(self.arrays[f"{relation}.weight"], dtype=np.float32)
+        sources = np.asarray(self.rows.get(relation, self.arrays[f"{relation}.idx"]), dtype=np.int64)
+        norm = np.zeros_like(weight)
+        for b, found in enumerate(sources):
+            _, place = np.unique(found, return_inverse=True)
+            out = np.bincount(place.ravel(), weights=weight[b].ravel())[place.reshape(found.shape)]
+            degrees = weight[b].sum(axis=1, keepdims=True) * out
+            np.divide(weight[b], np.sqrt(degrees), out=norm[b], where=degrees > 0)
+        return norm
 
 
 class GraphBuilder:
     """Builds graphs over one gallery and one archive; in serving they are the same items in two roles."""
 
     def __init__(
-        self, *, gallery: Mapping[Modality, Nodes], archive: Mapping[Modality, Nodes], settings: GraphSettings
+        self,
+        *,
+        gallery: Mapping[Modality, Nodes],
+        archive: Mapping[Modality, Nodes],
+        layout: VectorLayout,
+        settings: GraphSettings,
     ) -> None:
         self.gallery = gallery
         self.archive = archive
+        self.layout = layout
         self.settings = settings
-        self._scratch = _Scratch()
+        self._shuffles = {m: _shuffle(len(archive[m])) for m in Modality} if settings.shuffled else None
+        self._whole: dict[Modality, NDArray[np.float32]] = {}
 
     def build(
         self,
@@ -203,168 +179,137 @@ class GraphBuilder:
         bridges: the query's nearest archive items of each modality
         excluded: study indices that contribute no archive node
         """
-        k = self.settings.neighbours
+        settings, found = self.settings, len(candidates)
         shunned = np.asarray(excluded, dtype=np.int32)
         ranked = self.gallery[target]
-        near = {
-            target: self._archived(target, ranked.same.rows.take(candidates.rows), shunned),
-            target.other: self._archived(target.other, ranked.cross.rows.take(candidates.rows), shunned),
-        }
-        weights = {
-            target: ranked.same.cosines.take(candidates.rows),
-            target.other: ranked.cross.cosines.take(candidates.rows),
-        }
-        chosen = {m: first_kept(near[m], weights[m], near[m] >= 0, k) for m in Modality}
-        bridge = {
-            m: self._archived(m, bridges[m].rows[None, : self.settings.query_neighbours], shunned)[0] for m in Modality
-        }
-        nodes = {m: _distinct((chosen[m][0], bridge[m], self._pairs_of(m.other, bridge[m.other]))) for m in Modality}
-
-        places = {m: self._scratch.of(m, len(self.archive[m])) for m in Modality}
-        offsets = {m: len(candidates) if m is target else 0 for m in Modality}
-        try:
-            for m in Modality:
-                places[m][nodes[m]] = np.arange(offsets[m], offsets[m] + len(nodes[m]), dtype=np.int32)
-            edges: dict[str, Edges] = {}
-            for m in Modality:
-                for among, name in ((m, f"{m}_{m}"), (m.other, f"{m}_{m.other}")):
-                    table = self._between(m, among, nodes[m], places[among])
-                    if m is target:
-                        rows, cosines = chosen[among]
-                        table = Edges(
-                            idx=np.concatenate([_located(places[among], rows), table.idx]),
-                            weight=np.concatenate([_clipped(cosines), table.weight]),
-                        )
-                    edges[name] = table
-                edges[f"{m}_paired"] = self._paired(m, nodes[m], places[m.other], offsets[m])
-                local = _located(places[m], bridge[m])
-                edges |= self._query_edges(
-                    m, local, bridges[m].cosines, candidates if m is target else None, offsets[m] + len(nodes[m])
-                )
-        finally:
-            for m in Modality:
-                places[m][nodes[m]] = NO_ROW
-        return Graph(
-            query=query,
-            query_modality=query_modality,
-            target=target,
-            candidates=candidates,
-            archive_rows=nodes,
-            edges=edges,
-        )
-
-    def batch(self, graphs: Sequence[Graph]) -> GraphBatch:
-        """Pads graphs to common buckets and gathers their node features."""
-        settings = self.settings
-        width = bucket(max(len(g.candidates) for g in graphs), settings.candidate_buckets)
-        sizes = {m: bucket(max(g.size(m) for g in graphs), settings.node_buckets) for m in Modality}
-        count, dimensions = len(graphs), self.archive[Modality.IMAGE].vectors.width
-        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-            "query": np.stack([g.query for g in graphs]),
-            "query_scalars": np.array([[g.query_modality is m for m in Modality] for g in graphs], dtype=np.float32),
-            "slots": np.full((count, width), NO_ROW, dtype=np.int64),
-            "base": np.zeros((count, width), dtype=np.float32),
-        }
+        edges: dict[str, Edges] = {}
         for m in Modality:
-            arrays[m.value] = np.zeros((count, sizes[m], dimensions), dtype=np.float32)
-            arrays[f"{m}_scalars"] = np.zeros((count, sizes[m], NODE_SCALARS), dtype=np.float32)
+            table = ranked.same if m is target else ranked.cross
+            edges[f"candidate_{m}"] = self._heard(
+                m,
+                table.rows.take(candidates.rows),
+                table.cosines.take(candidates.rows),
+                shunned,
+                settings.neighbours,
+                own=ranked.study[candidates.rows],
+            )
+            near = bridges[m]
+            edges[f"query_{m}"] = self._heard(
+                m, near.rows[None, :], near.cosines[None, :], shunned, settings.query_neighbours
+            )
+        edges["candidate_candidate"] = self._among(ranked.vectors.take(candidates.rows))
+        clipped = _clipped(candidates.cosines)
+        edges["candidate_query"] = Edges(idx=np.zeros((found, 1), dtype=np.int32), weight=clipped[:, None])
+        first = np.full((1, settings.query_candidates), NO_ROW, dtype=np.int32)
+        heard = np.zeros(first.shape, dtype=np.float32)
+        count = min(found, settings.query_candidates)
+        first[0, :count], heard[0, :count] = np.arange(count), clipped[:count]
+        edges["query_candidate"] = Edges(idx=first, weight=heard)
+        return Graph(query=query, query_modality=query_modality, target=target, candidates=candidates, edges=edges)
+
+    def batch(self, graphs: Sequence[Graph], *, whole: bool = False) -> GraphBatch:
+        """Pads graphs to a common bucket and gathers their nodes' features.
+
+        whole: hands over all of the archive's items instead of a copy for each edge, which pays for many graphs over a
+        small archive: in training
+        """
+        width = bucket(max(len(g.candidates) for g in graphs), self.settings.candidate_buckets)
+        count = len(graphs)
+        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+            "direction": np.array([DIRECTIONS.index((g.query_modality, g.target)) for g in graphs], dtype=np.int64),
+            "query": self.layout.beliefs(np.stack([g.query for g in graphs])),
+            "candidate": np.zeros((count, width, self.layout.beliefs_width), dtype=np.float32),
+            "base": np.zeros((count, width), dtype=np.float32),
+            "mask": np.zeros((count, width), dtype=np.float32),
+        }
         for relation in RELATIONS:
-            rows = 1 if relation.target == QUERY else sizes[Modality(relation.target)]
+            rows = 1 if relation.target == QUERY else width
             shape = (count, rows, graphs[0].edges[relation.name].idx.shape[1])
             arrays[f"{relation.name}.idx"] = np.full(shape, NO_ROW, dtype=np.int64)
             arrays[f"{relation.name}.weight"] = np.zeros(shape, dtype=np.float32)
         for b, graph in enumerate(graphs):
-            self._fill(arrays, b, graph, sizes)
-        return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs))
-
-    def _fill(
-        self,
-        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]],
-        b: int,
-        graph: Graph,
-        sizes: Mapping[Modality, int],
-    ) -> None:
-        found = len(graph.candidates)
-        base = graph.candidates.cosines
-        arrays["base"][b, :found] = base
-        arrays["slots"][b, :found] = np.arange(found) + (
-            sizes[Modality.IMAGE] if graph.target is Modality.REPORT else 0
-        )
+            found = len(graph.candidates)
+            arrays["candidate"][b, :found] = self.gallery[graph.target].beliefs.take(graph.candidates.rows)
+            arrays["base"][b, :found] = graph.candidates.cosines
+            arrays["mask"][b, :found] = 1.0
+            for name, edges in graph.edges.items():
+                arrays[f"{name}.idx"][b, : len(edges.idx)] = edges.idx
+                arrays[f"{name}.weight"][b, : len(edges.weight)] = edges.weight
+        rows_of = {r.name: np.asarray(arrays[f"{r.name}.idx"], dtype=np.int64) for r in ARCHIVE_RELATIONS}
         for m in Modality:
-            vectors, scalars, size = arrays[m.value][b], arrays[f"{m}_scalars"][b], graph.size(m)
-            start = 0
-            if m is graph.target:
-                start = found
-                vectors[:found] = self.gallery[m].vectors.take(graph.candidates.rows)
-                spread = float(base.std()) if found > 1 else 0.0
-                scalars[:found, 1] = (base - base.mean()) / (spread or 1.0) if found else 0.0
-                scalars[:found, 2] = 1.0
-                scalars[:found, 3] = 1.0 / np.sqrt(np.arange(1, found + 1))
-            rows = graph.archive_rows[m]
-            vectors[start:size] = self.archive[m].vectors.take(rows)
-            scalars[start:size, 4] = self.archive[m].normal[rows]
-            scalars[:size, 0] = vectors[:size] @ graph.query
-        for name, edges in graph.edges.items():
-            arrays[f"{name}.idx"][b, : len(edges.idx)] = edges.idx
-            arrays[f"{name}.weight"][b, : len(edges.idx)] = edges.weight
+            if whole:
+                arrays[m.value] = self._facts_of_all(m)
+            else:
+                arrays[m.value] = self._copied(m, rows_of, arrays)
+        return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs), rows=rows_of)
 
-    def _archived(self, m: Modality, rows: NDArray[np.integer], shunned: NDArray[np.int32]) -> NDArray[np.integer]:
-        """The rows [n, k] with −1 in place of what is dead or excluded."""
-        nodes = self.archive[m]
-        if not len(nodes):
-            return np.full_like(rows, NO_ROW)
-        safe = np.maximum(rows, 0)
-        keep = (rows >= 0) & nodes.alive[safe]
-        if len(shunned):
-            keep &= ~np.isin(nodes.study[safe], shunned)
-        return np.where(keep, rows, NO_ROW)
-
-    def _pairs_of(self, m: Modality, rows: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Archive rows of the other modality that belong to these rows' studies. A study lives or dies whole."""
-        return self.archive[m].pairs.take(rows[rows >= 0])[:, : self.settings.pairs]
-
-    def _between(self, m: Modality, among: Modality, rows: Rows, places: NDArray[np.int32]) -> Edges:
-        """kNN edges between archive nodes of this graph."""
-        table = self.archive[m].same if among is m else self.archive[m].cross
-        idx = _located(places, table.rows.take(rows))
-        kept, weight = first_kept(idx, table.cosines.take(rows), idx >= 0, self.settings.neighbours)
-        return Edges(idx=kept.astype(np.int32), weight=_clipped(weight))
-
-    def _paired(self, m: Modality, rows: Rows, places: NDArray[np.int32], offset: int) -> Edges:
-        """`paired` edges of archive nodes; the candidates before them (`offset` of them) have none."""
-        idx = np.full((offset + len(rows), self.settings.pairs), NO_ROW, dtype=np.int32)
-        pairs = self.archive[m].pairs.take(rows)[:, : self.settings.pairs]
-        idx[offset:, : pairs.shape[1]] = _located(places, pairs)
-        return Edges(idx=idx, weight=(idx >= 0).astype(np.float32))
-
-    def _query_edges(
+    def _heard(
         self,
         m: Modality,
-        local: NDArray[np.int32],
+        rows: NDArray[np.integer],
         cosines: NDArray[np.float32],
-        candidates: Candidates | None,
-        size: int,
-    ) -> dict[str, Edges]:
-        """Edges between the query and one type's nodes: its archive neighbours, and the candidates if they are here."""
-        settings = self.settings
-        inward = np.full((1, settings.query_neighbours + settings.query_candidates), NO_ROW, dtype=np.int32)
-        weight = np.zeros(inward.shape, dtype=np.float32)
-        outward = np.full((size, 1), NO_ROW, dtype=np.int32)
-        strength = np.zeros((size, 1), dtype=np.float32)
-        there = local >= 0
-        similar = _clipped(cosines[: len(local)])
-        inward[0, : len(local)] = local
-        weight[0, : len(local)] = np.where(there, similar, 0.0)
-        outward[local[there], 0] = 0
-        strength[local[there], 0] = similar[there]
-        if candidates is not None:
-            heard = min(len(candidates), settings.query_candidates)
-            inward[0, settings.query_neighbours : settings.query_neighbours + heard] = np.arange(heard)
-            clipped = _clipped(candidates.cosines)
-            weight[0, settings.query_neighbours : settings.query_neighbours + heard] = clipped[:heard]
-            outward[: len(candidates), 0] = 0
-            strength[: len(candidates), 0] = clipped
-        return {f"query_{m}": Edges(idx=inward, weight=weight), f"{m}_query": Edges(idx=outward, weight=strength)}
+        shunned: NDArray[np.int32],
+        k: int,
+        *,
+        own: NDArray[np.int32] | None = None,
+    ) -> Edges:
+        """The first k archive items of each row [n, width] that live and are not shunned. own: [n], rows' studies."""
+        nodes = self.archive[m]
+        if not len(nodes):
+            rows = np.full_like(rows, NO_ROW)
+            keep = rows >= 0
+        else:
+            if self._shuffles:
+                rows = np.where(rows >= 0, self._shuffles[m][rows], NO_ROW)
+            safe = np.maximum(rows, 0)
+            keep = (rows >= 0) & nodes.alive[safe]
+            if len(shunned):
+                keep &= ~np.isin(nodes.study[safe], shunned)
+            if self._shuffles and own is not None:  # tables leave out the own study, chance does not
+                keep &= nodes.study[safe] != own[:, None]
+        kept, weight = first_kept(rows, cosines, keep, k)
+        return Edges(idx=kept.astype(np.int32), weight=_clipped(weight))
+
+    def _among(self, vectors: NDArray[np.float32]) -> Edges:
+        """kNN edges between the candidates themselves. vectors: float32 [K, d]."""
+        k, count = self.settings.neighbours, len(vectors)
+        idx = np.full((count, k), NO_ROW, dtype=np.int32)
+        weight = np.zeros(idx.shape, dtype=np.float32)
+        near = min(k, count - 1)
+        if near > 0:
+            cosines = vectors @ vectors.T
+            np.fill_diagonal(cosines, -np.inf)
+            idx[:, :near] = top_k(cosines, near)
+            weight[:, :near] = _clipped(np.take_along_axis(cosines, idx[:, :near].astype(np.int64), axis=1))
+            if self._shuffles:
+                led = _shuffle(count)[idx[:, :near]]
+                itself = led == np.arange(count)[:, None]  # chance may lead back to where an edge ends
+                idx[:, :near] = np.where(itself, NO_ROW, led)
+                weight[:, :near][itself] = 0.0
+        return Edges(idx=idx, weight=weight)
+
+    def _copied(
+        self,
+        m: Modality,
+        rows_of: Mapping[str, NDArray[np.int64]],
+        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]],
+    ) -> NDArray[np.float32]:
+        """Facts of every edge's source, one after the other, and the edges' places among them."""
+        taken, start = [], 0
+        for relation in ARCHIVE_RELATIONS:
+            if relation.source == m:
+                rows = rows_of[relation.name]
+                places = np.arange(start, start + rows.size, dtype=np.int64).reshape(rows.shape)
+                arrays[f"{relation.name}.idx"] = np.where(rows >= 0, places, NO_ROW)
+                taken.append(rows.ravel())
+                start += rows.size
+        return self.archive[m].facts(np.concatenate(taken), self.archive[m.other])
+
+    def _facts_of_all(self, m: Modality) -> NDArray[np.float32]:
+        if m not in self._whole:
+            rows = np.arange(len(self.archive[m]), dtype=np.int64)
+            self._whole[m] = self.archive[m].facts(rows, self.archive[m.other])
+        return self._whole[m]
 
 
 def bucket(size: int, buckets: Sequence[int]) -> int:
@@ -372,17 +317,9 @@ def bucket(size: int, buckets: Sequence[int]) -> int:
     return next((b for b in buckets if b >= size), size)
 
 
-def _distinct(groups: Iterable[NDArray[np.integer]]) -> Rows:
-    """The rows that stand anywhere in these groups, ascending."""
-    rows = np.unique(np.concatenate([group.ravel() for group in groups]))
-    return rows[rows >= 0].astype(np.int64)
-
-
-def _located(places: NDArray[np.int32], rows: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Local nodes of archive rows, −1 where a row is −1 or not in this graph."""
-    if not len(places):
-        return np.full(rows.shape, NO_ROW, dtype=np.int32)
-    return np.where(rows >= 0, places[rows], NO_ROW).astype(np.int32)
+def _shuffle(count: int) -> NDArray[np.int64]:
+    """A permutation, the same for the same count."""
+    return np.random.default_rng(count).permutation(count)
 
 
 def _clipped(cosines: NDArray[np.float32]) -> NDArray[np.float32]:

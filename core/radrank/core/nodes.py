@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, Rows, exact_neighbours
 
@@ -56,25 +58,45 @@ class Neighbours:
 class Nodes:
     """All items of one modality in one role (gallery or archive).
 
-    vectors: float32 [n, d], unit
+    vectors: float32 [n, d], unit; beliefs: float32 [n, c], what these say of normal and every finding group
     study: int32 [n], index of each item's study
     same, cross: kNN tables into the archive items of this and of the other modality
-    pairs: int32 [n, p], rows of the other modality of the same study, −1 padded; all −1 for a mere gallery
+    pairs: int32 [n], row of the same study's item of the other modality, −1 without one and for a mere gallery
+    findings: uint8 [n, c], what is known of the study: 1 for normal, or for each of its finding groups; all 0 where
+    nothing is known, and for a mere gallery
     normal: int8 [n], 1 normal, −1 abnormal, 0 unknown (0 throughout for a mere gallery)
     alive: bool [n], False for what was deleted or replaced since the snapshot
     """
 
     modality: Modality
     vectors: Column
+    beliefs: Column
     study: NDArray[np.int32]
     same: Neighbours
     cross: Neighbours
     pairs: Column
+    findings: NDArray[np.uint8]
     normal: NDArray[np.int8]
     alive: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def facts(self, rows: Rows, other: Nodes) -> NDArray[np.float32]:
+        """What the graph tells of archive items: float32 [n, 3 c], their beliefs, those of their pairs, their findings.
+
+        rows: int64 [n]; what stands for −1 is never read. other: the archive's items of the other modality.
+        """
+        width = self.findings.shape[1]
+        told = np.zeros((len(rows), 3 * width), dtype=np.float32)
+        if len(self):
+            known = np.maximum(rows, 0)
+            told[:, :width] = self.beliefs.take(known)
+            told[:, 2 * width :] = self.findings[known]
+            if len(other):
+                pairs = self.pairs.take(known)
+                told[:, width : 2 * width] = other.beliefs.take(np.maximum(pairs, 0)) * (pairs >= 0)[:, None]
+        return told
 
 
 def neighbour_table(
@@ -106,20 +128,16 @@ def first_kept(
     return np.where(keep, rows, NO_ROW), np.where(keep, values, np.float32(0.0)).astype(np.float32, copy=False)
 
 
-def paired_rows(study: NDArray[np.int32], other: NDArray[np.int32], width: int) -> NDArray[np.int32]:
-    """Rows of the other modality with the same study, at most `width` of them.
+def paired_rows(study: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The row of the other modality with the same study, its first; int32 [n], −1 without one.
 
-    study int32 [n] and other int32 [m] are study indices. Returns int32 [n, width], −1 padded.
+    study int32 [n] and other int32 [m] are study indices.
     """
-    order = np.argsort(other, kind="stable")
-    ordered = other[order]
-    first = np.searchsorted(ordered, study, side="left")
-    last = np.searchsorted(ordered, study, side="right")
-    slots = first[:, None] + np.arange(width)
-    inside = slots < last[:, None]
     if not len(other):
-        return np.full((len(study), width), NO_ROW, dtype=np.int32)
-    return np.where(inside, order[np.minimum(slots, len(other) - 1)], NO_ROW).astype(np.int32)
+        return np.full(len(study), NO_ROW, dtype=np.int32)
+    order = np.argsort(other, kind="stable")
+    first = order[np.minimum(np.searchsorted(other, study, sorter=order), len(other) - 1)]
+    return np.where(other[first] == study, first, NO_ROW).astype(np.int32)
 
 
 def exact_nodes(
@@ -127,21 +145,24 @@ def exact_nodes(
     vectors: dict[Modality, Matrix],
     studies: dict[Modality, NDArray[np.int32]],
     normal: dict[Modality, NDArray[np.int8]],
+    findings: dict[Modality, NDArray[np.uint8]],
+    layout: VectorLayout,
     width: int,
-    pairs: int,
 ) -> dict[Modality, Nodes]:
     """An archive held in memory, its tables by exact scan: for training, evaluation and small archives.
 
-    vectors: float32 [n, d] per modality; studies and normal: [n]; width: of the kNN tables; pairs: of the pair table.
+    vectors: float32 [n, d] per modality; studies, normal and findings: as in Nodes; width: of the kNN tables.
     """
     return {
         m: Nodes(
             modality=m,
             vectors=Column(vectors[m]),
+            beliefs=Column(layout.beliefs(vectors[m])),
             study=studies[m],
             same=exact_table(vectors[m], studies[m], vectors[m], studies[m], width),
             cross=exact_table(vectors[m], studies[m], vectors[m.other], studies[m.other], width),
-            pairs=Column(paired_rows(studies[m], studies[m.other], pairs)),
+            pairs=Column(paired_rows(studies[m], studies[m.other])),
+            findings=findings[m],
             normal=normal[m],
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )
@@ -153,7 +174,8 @@ def exact_gallery(
     *,
     vectors: dict[Modality, Matrix],
     studies: dict[Modality, NDArray[np.int32]],
-    archive: dict[Modality, Nodes],
+    archive: Mapping[Modality, Nodes],
+    layout: VectorLayout,
     width: int,
 ) -> dict[Modality, Nodes]:
     """A gallery beside an archive: items to rank that bring neither pairs nor labels, only neighbours."""
@@ -166,10 +188,12 @@ def exact_gallery(
         m: Nodes(
             modality=m,
             vectors=Column(vectors[m]),
+            beliefs=Column(layout.beliefs(vectors[m])),
             study=studies[m],
             same=table(m, m),
             cross=table(m, m.other),
-            pairs=Column(np.full((len(studies[m]), 1), NO_ROW, dtype=np.int32)),
+            pairs=Column(np.full(len(studies[m]), NO_ROW, dtype=np.int32)),
+            findings=np.zeros((len(studies[m]), layout.beliefs_width), dtype=np.uint8),
             normal=np.zeros(len(studies[m]), dtype=np.int8),
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, Rows
 
@@ -31,21 +32,21 @@ class Encoder(Protocol):
     """Both towers of one dual encoder."""
 
     @property
-    def dimensions(self) -> int: ...
+    def layout(self) -> VectorLayout: ...
     @property
     def image_size(self) -> int: ...
     @property
     def manifests(self) -> Mapping[Modality, EngineManifest]: ...
     def encode_images(self, pixels: NDArray[np.uint8]) -> Matrix:
-        """pixels uint8 [n, image_size, image_size], gray. Returns unit vectors float32 [n, dimensions]."""
+        """pixels uint8 [n, image_size, image_size], gray. Returns unit vectors float32 [n, d]."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        """Unit vectors float32 [n, dimensions]; what passes the token limit is cut."""
+        """Unit vectors float32 [n, d]; what passes the token limit is cut."""
         ...
 
     def classify(self, vectors: Matrix, modality: Modality) -> NDArray[np.float32]:
-        """Probability of an abnormal study, float32 [n], of unit vectors [n, dimensions]."""
+        """Probability of an abnormal study, float32 [n], of unit vectors [n, d]."""
         ...
 
     def close(self) -> None: ...

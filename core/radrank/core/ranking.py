@@ -158,7 +158,9 @@ class Ranker:
         self.default_reranker = default_reranker
         self.view = view
         self._builders = {
-            name: GraphBuilder(gallery=view.nodes, archive=view.nodes, settings=reranker.settings)
+            name: GraphBuilder(
+                gallery=view.nodes, archive=view.nodes, layout=view.snapshot.layout, settings=reranker.settings
+            )
             for name, reranker in rerankers.items()
         }
 
@@ -262,7 +264,7 @@ class Ranker:
         return _Encoded(vector=vectors[0], modality=modality, own=None, manifest=self.encoder.manifests[modality])
 
     def _checked(self, vector: Vector) -> Vector:
-        dimensions = self.encoder.dimensions
+        dimensions = self.encoder.layout.dimensions
         if vector.shape != (dimensions,):
             raise InvalidQuery("embedding", f"has {vector.size} numbers, the bundle's space has {dimensions}")
         if not np.isfinite(vector).all():

@@ -3,7 +3,7 @@
 SNAPSHOTS/CURRENT                    the name of the directory in use
 SNAPSHOTS/00000042-1f3a…/manifest.json
                          studies/    ids, patients, normal, dates, labels
-                         image/      vectors, study, view, views, positions, kNN tables, pairs, index
+                         image/      vectors, beliefs, study, view, views, positions, kNN tables, pairs, index
                          report/     the same, without view, views and positions
 
 A study is at most one item of each modality: its images are searched as one vector, made of all of them.
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from radrank.core.columns import StudyColumns
 from radrank.core.errors import Mismatch, NotFound
 from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
 from radrank.core.graph import GraphSettings
+from radrank.core.layout import VectorLayout
 from radrank.core.nodes import Column, Neighbours, neighbour_table, paired_rows
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
 from radrank.core.records import Record
 from radrank.core.studies import Modality, Study
-from radrank.core.vectors import Matrix, exact_neighbours
+from radrank.core.vectors import Matrix, Vector, exact_neighbours
 
-SCHEMA_VERSION = 2  # 1 held an item for each image
+SCHEMA_VERSION = 3  # 1 held an item for each image, 2 had no beliefs
 _CURRENT = "CURRENT"
 _IMAGE_COLUMNS: Mapping[str, type[np.integer]] = {"positions": np.int32, "view": np.int8, "views": np.uint8}
 _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, and they are exact
@@ -49,6 +50,7 @@ class Items:
     """
 
     vectors: Matrix
+    beliefs: NDArray[np.float32]
     study: NDArray[np.int32]
     positions: NDArray[np.int32]
     view: NDArray[np.int8]
@@ -75,8 +77,9 @@ class Snapshot:
         return int(self.manifest["sequence"])
 
     @property
-    def dimensions(self) -> int:
-        return int(self.manifest["dimensions"])
+    def layout(self) -> VectorLayout:
+        """Of its vectors."""
+        return VectorLayout.from_json(self.manifest["layout"])
 
 
 def current(home: Path) -> Path:
@@ -119,7 +122,7 @@ def build_snapshot(
     *,
     sequence: int,
     encoder: str,
-    dimensions: int,
+    layout: VectorLayout,
     graph: GraphSettings,
     factory: IndexFactory,
     progress: Progress | None = None,
@@ -131,7 +134,7 @@ def build_snapshot(
     home.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
     try:
-        counts = _write_items(building, records, dimensions)
+        counts = _write_items(building, records, layout)
         for step, m in enumerate(Modality):
             _index(building / m.value, factory)
             if progress:
@@ -145,10 +148,9 @@ def build_snapshot(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sequence": sequence,
             "encoder": encoder,
-            "dimensions": dimensions,
+            "layout": asdict(layout),
             "index": factory.name,
             "table_width": graph.table_width,
-            "pairs": graph.pairs,
             "counts": counts,
             "files": file_table(building),
         }
@@ -176,18 +178,18 @@ def prune(home: Path, keep: Iterable[Path]) -> None:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-class _VectorFile:
-    """A .npy of float32 [n, d] that grows row by row: numpy leaves room in the header for the final n."""
+class _GrowingFile:
+    """A .npy of float32 [n, width] that grows row by row: numpy leaves room in the header for the final n."""
 
-    def __init__(self, path: Path, dimensions: int) -> None:
+    def __init__(self, path: Path, width: int) -> None:
         self._file = path.open("wb")
-        self._dimensions = dimensions
+        self._width = width
         self.rows = 0
         self._header()
 
-    def append(self, vectors: Matrix) -> None:
-        self._file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-        self.rows += len(vectors)
+    def append(self, row: Vector) -> None:
+        self._file.write(np.ascontiguousarray(row, dtype="<f4").tobytes())
+        self.rows += 1
 
     def close(self) -> None:
         self._file.seek(0)
@@ -195,28 +197,45 @@ class _VectorFile:
         self._file.close()
 
     def _header(self) -> None:
-        shape = (self.rows, self._dimensions)
+        shape = (self.rows, self._width)
         np.lib.format.write_array_header_1_0(self._file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-def _write_items(building: Path, records: Iterable[Record], dimensions: int) -> dict[str, int]:
+class _ItemFiles:
+    """The vectors of one modality's items, and their beliefs apart, so that a graph need not read whole vectors."""
+
+    def __init__(self, folder: Path, layout: VectorLayout) -> None:
+        self._layout = layout
+        self._vectors = _GrowingFile(folder / "vectors.npy", layout.dimensions)
+        self._beliefs = _GrowingFile(folder / "beliefs.npy", layout.beliefs_width)
+
+    def append(self, vector: Vector) -> None:
+        self._vectors.append(vector)
+        self._beliefs.append(self._layout.beliefs(vector))
+
+    def close(self) -> None:
+        self._vectors.close()
+        self._beliefs.close()
+
+
+def _write_items(building: Path, records: Iterable[Record], layout: VectorLayout) -> dict[str, int]:
     studies: list[Study] = []
     owners: dict[Modality, list[int]] = {m: [] for m in Modality}
     places: list[tuple[int, int, int]] = []
-    files: dict[Modality, _VectorFile] = {}
+    files: dict[Modality, _ItemFiles] = {}
     with ExitStack() as stack:
         for m in Modality:
             (building / m.value).mkdir()
-            files[m] = stack.enter_context(closing(_VectorFile(building / m.value / "vectors.npy", dimensions)))
+            files[m] = stack.enter_context(closing(_ItemFiles(building / m.value, layout)))
         for row, record in enumerate(records):
             studies.append(record.study)
             item = record.image_item
             if item is not None:
-                files[Modality.IMAGE].append(item.vector[None, :])
+                files[Modality.IMAGE].append(item.vector)
                 owners[Modality.IMAGE].append(row)
                 places.append((item.position, item.view, item.views))
             if record.report_vector is not None:
-                files[Modality.REPORT].append(record.report_vector[None, :])
+                files[Modality.REPORT].append(record.report_vector)
                 owners[Modality.REPORT].append(row)
     for m in Modality:
         np.save(building / m.value / "study.npy", np.array(owners[m], dtype=np.int32))
@@ -249,7 +268,7 @@ def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: Gra
         np.save(building / m.value / f"{name}_rows.npy", table[0])
         np.save(building / m.value / f"{name}_cosines.npy", table[1])
         if name == "cross":
-            np.save(building / m.value / "pairs.npy", paired_rows(own, studies, graph.pairs))
+            np.save(building / m.value / "pairs.npy", paired_rows(own, studies))
 
 
 def _save_columns(folder: Path, columns: StudyColumns) -> None:
@@ -292,6 +311,7 @@ def _load_items(folder: Path, factory: IndexFactory) -> Items:
     }
     return Items(
         vectors=vectors,
+        beliefs=_mapped(folder / "beliefs.npy"),
         study=study,
         **shown,
         same=_load_table(folder, "same"),

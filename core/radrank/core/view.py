@@ -61,14 +61,17 @@ class View:
     def of(cls, snapshot: Snapshot, settings: GraphSettings) -> View:
         """The snapshot, unchanged."""
         columns = snapshot.columns
+        findings = columns.findings(snapshot.layout.groups)
         nodes = {
             m: Nodes(
                 modality=m,
                 vectors=Column(items.vectors),
+                beliefs=Column(items.beliefs),
                 study=items.study,
                 same=items.same,
                 cross=items.cross,
                 pairs=Column(items.pairs),
+                findings=findings[items.study],
                 normal=columns.normal[items.study],
                 alive=np.ones(len(items.study), dtype=np.bool_),
             )
@@ -243,7 +246,7 @@ class View:
         known: int,
         changes: Sequence[int],
     ) -> dict[Modality, Nodes]:
-        dimensions = self.snapshot.dimensions
+        layout = self.snapshot.layout
         given: dict[Modality, dict[int, Vector]] = {
             Modality.IMAGE: {known + i: one.vector for i, one in enumerate(images) if one is not None},
             Modality.REPORT: {
@@ -252,13 +255,15 @@ class View:
         }
         new: dict[Modality, tuple[Matrix, NDArray[np.int32]]] = {}
         for m in Modality:
-            vectors = np.empty((len(given[m]), dimensions), dtype=np.float32)
+            vectors = np.empty((len(given[m]), layout.dimensions), dtype=np.float32)
             for row, vector in enumerate(given[m].values()):
                 vectors[row] = vector
             new[m] = vectors, np.array(list(given[m]), dtype=np.int32)
         study = {m: np.concatenate([self.nodes[m].study, new[m][1]]) for m in Modality}
         vectors_of = {m: np.concatenate([self.nodes[m].vectors.fresh, new[m][0]]) for m in Modality}
-        normal = {m: self._normal(records, study[m], known) for m in Modality}
+        came = StudyColumns.of([record.study for record in records])
+        normal = np.concatenate([self.snapshot.columns.normal, self._fresh.columns.normal, came.normal])
+        told = came.findings(layout.groups)
         change = {m: np.array(changes, dtype=np.int64)[new[m][1] - known] for m in Modality}
         joined: dict[Modality, Nodes] = {}
 
@@ -269,24 +274,20 @@ class View:
         for m in Modality:
             nodes = self.nodes[m]
             # Pair tables hold row numbers, and rows are only ever appended: what stands in them stays true.
-            pairs = paired_rows(new[m][1], study[m.other], self.settings.pairs)
+            pairs = paired_rows(new[m][1], study[m.other])
             joined[m] = Nodes(
                 modality=m,
                 vectors=Column(nodes.vectors.base, vectors_of[m]),
+                beliefs=Column(nodes.beliefs.base, np.concatenate([nodes.beliefs.fresh, layout.beliefs(new[m][0])])),
                 study=study[m],
                 same=extended(nodes.same, m, m),
                 cross=extended(nodes.cross, m, m.other),
                 pairs=Column(nodes.pairs.base, np.concatenate([nodes.pairs.fresh, pairs])),
-                normal=normal[m],
+                findings=np.concatenate([nodes.findings, told[new[m][1] - known]]),
+                normal=normal[study[m]],
                 alive=alive[study[m]],
             )
         return joined
-
-    def _normal(self, records: Sequence[Record], study: NDArray[np.int32], known: int) -> NDArray[np.int8]:
-        fresh = StudyColumns.of([record.study for record in records]).normal
-        every = np.concatenate([self.snapshot.columns.normal, self._fresh.columns.normal, fresh])
-        assert len(every) == known + len(records)
-        return every[study]
 
     def _extended(
         self,

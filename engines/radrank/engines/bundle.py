@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ class Bundle:
         self.sha256 = sha256
         self.encoder = BundleEncoder(path, manifest, threads=threads)
         self.rerankers: Mapping[str, Reranker] = {
-            name: OnnxReranker(self._engine(entry.file), manifest.graph) for name, entry in manifest.rerankers.items()
+            name: OnnxReranker(self._engine(entry.file), replace(manifest.graph, shuffled=entry.shuffled))
+            for name, entry in manifest.rerankers.items()
         }
         self.default_reranker = manifest.default_reranker
         self.encoder_id = manifest.encoder_id

@@ -51,7 +51,7 @@ class BundleEncoder:
             sha256 = str(manifest.files[file]["sha256"])
             return OnnxEngine(path / file, sha256=sha256, precision=manifest.precision, threads=threads)
 
-        self.dimensions = manifest.dimensions
+        self.layout = manifest.layout
         self.image_size = manifest.image.size
         self._engines = {Modality.IMAGE: engine(manifest.image.file), Modality.REPORT: engine(manifest.text.file)}
         self._tokens = Tokens(path / manifest.text.tokenizer, manifest.text)
@@ -64,12 +64,12 @@ class BundleEncoder:
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> Matrix:
         if not len(pixels):
-            return np.empty((0, self.dimensions), dtype=np.float32)
+            return np.empty((0, self.layout.dimensions), dtype=np.float32)
         return self._engines[Modality.IMAGE].run({"pixels": pixels})
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Texts of like length share a batch: padding costs as much as words do."""
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        vectors = np.empty((len(texts), self.layout.dimensions), dtype=np.float32)
         ids = self._tokens(texts)
         by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         for start in range(0, len(ids), _TEXT_BATCH):

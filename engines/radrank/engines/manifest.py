@@ -20,9 +20,10 @@ from typing import Any
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import check_files, sha256_of
 from radrank.core.graph import GraphSettings
+from radrank.core.layout import VectorLayout
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 did not tell the layout of its vectors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +47,11 @@ class TextEncoderEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankerEntry:
-    """inputs: names of GraphBatch arrays, in the order of the ONNX inputs."""
+    """inputs: names of GraphBatch arrays, in the order of the ONNX inputs; shuffled: reads a graph whose edges are."""
 
     file: str
     inputs: tuple[str, ...]
+    shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,7 @@ class BundleManifest:
 
     name: str
     created: str
-    dimensions: int
+    layout: VectorLayout
     precision: str
     image: ImageEncoderEntry
     text: TextEncoderEntry
@@ -93,13 +95,14 @@ class BundleManifest:
         """Raises KeyError or TypeError where fields are missing or unknown."""
         values = {name: value for name, value in found.items() if name != "schema"}
         rerankers = {
-            name: RerankerEntry(file=entry["file"], inputs=tuple(entry["inputs"]))
+            name: RerankerEntry(**{**entry, "inputs": tuple(entry["inputs"])})
             for name, entry in values["rerankers"].items()
         }
         text = TextEncoderEntry(**{**values["text"], "buckets": tuple(values["text"]["buckets"])})
         return cls(
             **{
                 **values,
+                "layout": VectorLayout.from_json(values["layout"]),
                 "image": ImageEncoderEntry(**values["image"]),
                 "text": text,
                 "rerankers": rerankers,

@@ -102,7 +102,7 @@ def run(options: Options, task: Task) -> Outcome:
                 title=describing.title(options, bundles),
                 task=task,
                 notes=[*notes, *describing.counted(part, blocks)],
-                baseline=Baseline(name=options.baseline_name, blocks=before[part]) if other else None,
+                baselines=[Baseline(name=options.baseline_name, blocks=[before[part]])] if other else [],
                 default=first.default_reranker,
                 draws=options.draws,
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from radrank.core.columns import NORMAL_CODES, VIEW_CODES, view_bits
 from radrank.core.errors import BadStudy
+from radrank.core.layout import VectorLayout
 from radrank.core.ports import Encoder
 from radrank.core.relevance import label_matrix
 from radrank.core.snapshot import Snapshot
@@ -33,6 +34,7 @@ _PREFERENCE = {VIEW_CODES[view]: place for place, view in enumerate(PRIMARY_ORDE
 class Collection:
     """Studies, and one image and one report item of each that has them.
 
+    layout: of the vectors
     study_ids, splits: of each study; patients: who it is of, the study's own id where that is not known
     groups: of findings; labels: bool [studies, 1 + groups], as relevance.label_matrix
     uncertain: bool [studies], some finding is neither there nor absent: the study's query leaves Strong
@@ -43,6 +45,7 @@ class Collection:
     same_text: int32 [reports], equal for reports that repeat word for word
     """
 
+    layout: VectorLayout
     study_ids: tuple[str, ...]
     splits: tuple[Split, ...]
     patients: tuple[str, ...]
@@ -62,6 +65,17 @@ class Collection:
     def of_split(self, split: Split) -> NDArray[np.int32]:
         """Rows of the studies of one split."""
         return np.array([row for row, found in enumerate(self.splits) if found is split], dtype=np.int32)
+
+    @property
+    def findings(self) -> NDArray[np.uint8]:
+        """The labels as graphs read them: uint8 [studies, 1 + the encoder's groups]; groups it has no name for are left
+        out."""
+        known = np.zeros((len(self), self.layout.beliefs_width), dtype=np.uint8)
+        known[:, 0] = self.labels[:, 0]
+        for place, group in enumerate(self.layout.groups, start=1):
+            if group in self.groups:
+                known[:, place] = self.labels[:, 1 + self.groups.index(group)]
+        return known
 
     def halves(self, studies: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """These studies cut in two by patient, in an order of hashes: the same whatever else is in the collection."""
@@ -83,7 +97,7 @@ def collect(
     seen: list[int] = []
     owners: list[int] = []
     waiting: list[NDArray[np.uint8]] = []
-    found: list[Matrix] = [np.empty((0, encoder.dimensions), dtype=np.float32)]
+    found: list[Matrix] = [np.empty((0, encoder.layout.dimensions), dtype=np.float32)]
 
     def encode() -> None:
         if waiting:
@@ -112,6 +126,7 @@ def collect(
     images = _fused(np.concatenate(found), np.array(owners, np.int32), np.array(seen, np.int8), views)
     vectors = {Modality.IMAGE: images[0], Modality.REPORT: reports}
     return Collection(
+        layout=encoder.layout,
         study_ids=tuple(study.study_id for study in studies),
         splits=tuple(split_of(study) for study in studies),
         patients=tuple(study.patient_id or study.study_id for study in studies),
@@ -143,6 +158,7 @@ def from_snapshot(snapshot: Snapshot, encoder: Encoder) -> Collection:
     held = snapshot.items
     vectors = {m: np.array(items.vectors) for m, items in held.items()}
     return Collection(
+        layout=snapshot.layout,
         study_ids=ids,
         splits=tuple(hashed_split(study_id) for study_id in ids),
         patients=tuple(str(patient) if patient else ids[row] for row, patient in enumerate(columns.patients.tolist())),
@@ -168,6 +184,7 @@ def joined(first: Collection, second: Collection) -> Collection:
     starts = (0, len(first))
     texts = (0, int(first.same_text.max(initial=-1)) + 1)
     return Collection(
+        layout=first.layout,
         study_ids=first.study_ids + second.study_ids,
         splits=first.splits + second.splits,
         patients=first.patients + second.patients,
@@ -190,7 +207,7 @@ def joined(first: Collection, second: Collection) -> Collection:
 
 def _encoded(texts: Sequence[str], encoder: Encoder, task: Task) -> Matrix:
     """Vectors float32 [texts, d]. Texts of like length are encoded together: padding costs as much as words do."""
-    vectors = np.empty((len(texts), encoder.dimensions), dtype=np.float32)
+    vectors = np.empty((len(texts), encoder.layout.dimensions), dtype=np.float32)
     by_length = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     with task("reports", len(texts)) as advance:
         for start in range(0, len(texts), _BATCH):

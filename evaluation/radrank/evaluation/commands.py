@@ -89,7 +89,7 @@ def evaluate(
         candidates=candidates,
         draws=draws,
         threads=threads,
-        command=_said(context),
+        command=said(context, "radrank", "evaluate"),
     )
     outcome = run(options, bar)
     out = out or Path("results") / f"{outcome.name}-{chosen}"
@@ -103,11 +103,11 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _said(context: typer.Context) -> str:
+def said(context: typer.Context, *command: str) -> str:
     """The command line, as far as it was given."""
     import shlex
 
-    words = ["radrank", "evaluate"]
+    words = [*command]
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

@@ -42,10 +42,10 @@ BASELINE = "CLIP loss alone"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """Another encoder on the same blocks: its plain embedding is a row."""
+    """Another encoder, whose plain embedding is a row. blocks: the seeds' under it, for each seed or the first few"""
 
     name: str
-    blocks: tuple[Block, ...]
+    blocks: Sequence[tuple[Block, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +64,14 @@ def evaluate(
     title: str,
     task: Task,
     notes: Sequence[str] = (),
-    baseline: Baseline | None = None,
+    baselines: Sequence[Baseline] = (),
     default: str | None = None,
     draws: int = DRAWS,
     directions: Sequence[Direction] = DIRECTIONS,
 ) -> Findings:
     """Judges these bundles of one recipe on their blocks, which hold the same studies in the same order.
 
-    scorer: may be used again, for what it has tuned; baseline: its blocks are the seeds' under another encoder
+    scorer: may be used again, for what it has tuned; baselines: other encoders, to be compared with
     default: the re-ranker that is served, which the plots show; without one the first, or αQE + DBA
     """
     shown = _shown(seeds, default)
@@ -81,9 +81,9 @@ def evaluate(
     reliable: dict[str, Reliability] = {}
     for direction in directions:
         source, target = direction
-        trial, rows = _scored(seeds, scorer, baseline, direction, task)
+        trial, rows = _scored(seeds, scorer, baselines, direction, task)
         with task("bootstrap", 1) as advance:
-            tables.append(_table(trial, rows, baseline, shown, draws))
+            tables.append(_table(trial, rows, baselines, shown, draws))
             details.append(
                 detail(
                     trial,
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _scored(
-    seeds: Sequence[Seed], scorer: Scorer, baseline: Baseline | None, direction: Direction, task: Task
+    seeds: Sequence[Seed], scorer: Scorer, baselines: Sequence[Baseline], direction: Direction, task: Task
 ) -> tuple[Trial, dict[Key, tuple[Family, list[Scores]]]]:
     """The first seed's trial, and the scores of all rows, one array a seed; matched rows last."""
     fresh = [seed.encoder not in {other.encoder for other in seeds[:place]} for place, seed in enumerate(seeds)]
@@ -117,9 +117,13 @@ def _scored(
         for seed, new in zip(seeds, fresh, strict=True):
             for key, scores in scorer.scores(seed, direction, plain=new, step=step).items():
                 rows.setdefault(key, (_family(key[0]), []))[1].append(scores)
-    if baseline:
-        others = scorer.other_embedding(seeds[0], baseline.blocks, direction)
-        rows |= {(baseline.name, matched): (Family.EMBEDDING, [scores]) for matched, scores in others.items()}
+    for baseline in baselines:
+        others = [
+            scorer.other_embedding(seed, blocks, direction)
+            for seed, blocks in zip(seeds, baseline.blocks, strict=False)
+        ]
+        for matched in others[0]:
+            rows[baseline.name, matched] = Family.EMBEDDING, [found[matched] for found in others]
     return trial, dict(sorted(rows.items(), key=lambda row: row[0][1]))
 
 
@@ -128,7 +132,7 @@ def _family(name: str) -> Family:
 
 
 def _table(
-    trial: Trial, rows: Mapping[Key, tuple[Family, list[Scores]]], baseline: Baseline | None, shown: str, draws: int
+    trial: Trial, rows: Mapping[Key, tuple[Family, list[Scores]]], baselines: Sequence[Baseline], shown: str, draws: int
 ) -> Table:
     judged = [
         Judged(name=name, family=kind, matched=matched, scores=tuple(scores))
@@ -136,7 +140,7 @@ def _table(
     ]
     names = [name for (name, matched), (kind, _) in rows.items() if kind is Family.RERANKER and not matched]
     pairs = [(name, control) for name in names for control in controls_of(name) if (control, False) in rows]
-    if baseline:
+    for baseline in baselines:
         pairs += [(name, baseline.name) for name in dict.fromkeys([EMBEDDING, *names, shown])]
     return judge(trial, judged, reference=EMBEDDING, comparisons=pairs, draws=draws)
 

@@ -64,7 +64,7 @@ class World:
         self.archive = np.setdiff1d(archive, gallery).astype(np.int32)
         self.entries: Mapping[Modality, Entries] = {m: _entries(collection, self.gallery, m) for m in Modality}
         self._items = {m: np.flatnonzero(np.isin(collection.study[m], self.archive)) for m in Modality}
-        self._archives: dict[tuple[int, int], Mapping[Modality, Nodes]] = {}
+        self._archives: dict[int, Mapping[Modality, Nodes]] = {}
         self._builders: dict[GraphSettings, GraphBuilder] = {}
 
     def trial(self, source: Modality, target: Modality) -> Trial:
@@ -169,30 +169,35 @@ class World:
         if settings not in self._builders:
             archive = self._archive_nodes(settings)
             self._builders[settings] = GraphBuilder(
-                gallery=self._gallery_nodes(archive, settings), archive=archive, settings=settings
+                gallery=self._gallery_nodes(archive, settings),
+                archive=archive,
+                layout=self.collection.layout,
+                settings=settings,
             )
         return self._builders[settings]
 
     def _archive_nodes(self, settings: GraphSettings) -> Mapping[Modality, Nodes]:
-        tables = (settings.table_width, settings.pairs)
-        if tables not in self._archives:
+        if settings.table_width not in self._archives:
             collection, items = self.collection, self._items
+            findings = collection.findings
             studies = {m: collection.study[m][items[m]] for m in Modality}
-            self._archives[tables] = exact_nodes(
+            self._archives[settings.table_width] = exact_nodes(
                 vectors={m: collection.vectors[m][items[m]] for m in Modality},
                 studies=studies,
                 normal={m: collection.normal[studies[m]] for m in Modality},
+                findings={m: findings[studies[m]] for m in Modality},
+                layout=collection.layout,
                 width=settings.table_width,
-                pairs=settings.pairs,
             )
-        return self._archives[tables]
+        return self._archives[settings.table_width]
 
     def _gallery_nodes(self, archive: Mapping[Modality, Nodes], settings: GraphSettings) -> Mapping[Modality, Nodes]:
         """Entries as mere gallery items: neither their pairs nor their labels are known to the graph."""
         return exact_gallery(
             vectors={m: self.entries[m].vectors for m in Modality},
             studies={m: self.entries[m].study for m in Modality},
-            archive=dict(archive),
+            archive=archive,
+            layout=self.collection.layout,
             width=settings.table_width,
         )
 

@@ -23,7 +23,7 @@ from radrank.export.onnx import ImageEncoder, TextEncoder, export_image_encoder,
 from radrank.training.backbones import Backbone
 from radrank.training.heads import Heads
 from radrank.training.inputs import HeadInputs
-from radrank.training.reranker import GraphReranker
+from radrank.training.reranker import SERVED, GraphReranker
 from radrank.training.runs import Run
 
 Step = Callable[[str], None]
@@ -56,7 +56,7 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
         manifest = BundleManifest(
             name=name or to.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            dimensions=heads.dimensions,
+            layout=heads.layout,
             precision="fp32",
             image=ImageEncoderEntry(file="image_encoder.onnx", size=backbone.preprocessing.image_size),
             text=TextEncoderEntry(
@@ -68,7 +68,9 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
             ),
             classifier="classifier.npz",
             rerankers={
-                kind: RerankerEntry(file=f"reranker_{kind}.onnx", inputs=tuple(model.array_names))
+                kind: RerankerEntry(
+                    file=f"reranker_{kind}.onnx", inputs=tuple(model.array_names), shuffled=model.shape.variant.shuffled
+                )
                 for kind, model in models.items()
             },
             default_reranker=default or best,
@@ -119,18 +121,20 @@ def _write_files(
     for kind, model in models.items():
         tell(f"re-ranker {kind}")
         batches = [
-            random_batch(rng, heads.dimensions, graph, graphs=graphs, candidates=candidates)
+            random_batch(rng, heads.layout, graph, graphs=graphs, candidates=candidates)
             for graphs, candidates in ((2, 40), (1, 100), (5, 25))
         ]
         examples = [dict(batch.feed(model.array_names)) for batch in batches]
         export_reranker(model, examples, building / f"reranker_{kind}.onnx")
-    golden = golden_queries(backbone, {Modality.IMAGE: image, Modality.REPORT: text}, heads.dimensions, models, graph)
+    golden = golden_queries(backbone, {Modality.IMAGE: image, Modality.REPORT: text}, heads.layout, models, graph)
     np.savez(building / "golden.npz", allow_pickle=False, **golden)
 
 
 def _best(trained: dict[str, dict[str, Any]]) -> str:
     gains = {
-        kind: found["validation"]["score"] - found["validation_before"]["score"] for kind, found in trained.items()
+        kind: found["validation"]["score"] - found["validation_before"]["score"]
+        for kind, found in trained.items()
+        if kind in SERVED
     }
     best = max(gains, key=lambda kind: gains[kind], default=OFF)
     return best if gains.get(best, 0.0) > 0.0 else OFF

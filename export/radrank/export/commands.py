@@ -50,10 +50,10 @@ def build(to: Annotated[Path, typer.Option(help="Directory for the run and the b
     from radrank.core.graph import GraphSettings
     from radrank.export.bundles import write_bundle
     from radrank.training.heads import HeadSettings
-    from radrank.training.layers import KINDS
     from radrank.training.listwise import RerankerSettings
     from radrank.training.pipeline import run_heads, run_rerankers
     from radrank.training.progress import RichReporter
+    from radrank.training.reranker import SERVED
     from radrank.training.tower import TowerSettings
 
     reporter = RichReporter()
@@ -67,8 +67,8 @@ def build(to: Annotated[Path, typer.Option(help="Directory for the run and the b
         tower=TowerSettings(epochs=0),  # phantoms need no tuning, and it would take longer than all the rest
         reporter=reporter,
     )
-    settings = RerankerSettings(candidates=50, epochs=4, sample=600, folds=3, width=32)
-    run_rerankers(run, list(KINDS), settings=settings, graph=GraphSettings(), reporter=reporter)
+    settings = RerankerSettings(candidates=50)
+    run_rerankers(run, SERVED, settings=settings, graph=GraphSettings(), reporter=reporter)
     with Console(stderr=True).status("exporting") as status:
         bundle = write_bundle(run, to / "bundle", name="demo", step=lambda label: status.update(f"exporting: {label}"))
     typer.echo(f"wrote {bundle}; next: radrank index build --bundle {bundle} --archive {to / 'archive'} --dataset demo")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from radrank.core.graph import Candidates, GraphBatch, GraphBuilder, GraphSettings
+from radrank.core.layout import VectorLayout
 from radrank.core.nodes import exact_gallery, exact_nodes
 from radrank.core.studies import Modality
 from radrank.core.vectors import exact_neighbours, unit
@@ -25,30 +26,36 @@ _ARCHIVE, _GALLERY = 80, 40  # studies of a random world
 
 
 def random_batch(
-    rng: np.random.Generator, dimensions: int, settings: GraphSettings, *, graphs: int, candidates: int
+    rng: np.random.Generator, layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
 ) -> GraphBatch:
-    """Graphs over a random gallery and archive, queries and directions mixed."""
+    """Graphs over a random gallery and archive, queries and directions mixed; every fourth archive study lacks a
+    report, every fifth is of unknown findings."""
 
     def vectors(count: int) -> NDArray[np.float32]:
         # A common direction gives cosines the spread that embeddings have.
-        return unit(rng.standard_normal((count, dimensions)) + rng.standard_normal(dimensions))
+        return unit(rng.standard_normal((count, layout.dimensions)) + rng.standard_normal(layout.dimensions))
 
-    studies = {m: np.repeat(np.arange(_ARCHIVE, dtype=np.int32), 2 if m is Modality.IMAGE else 1) for m in Modality}
+    every = np.arange(_ARCHIVE, dtype=np.int32)
+    studies = {Modality.IMAGE: every, Modality.REPORT: every[every % 4 > 0]}
+    findings = (rng.random((_ARCHIVE, layout.beliefs_width)) < 0.3).astype(np.uint8)
+    findings[every % 5 == 0] = 0
     archive = exact_nodes(
         vectors={m: vectors(len(studies[m])) for m in Modality},
         studies=studies,
-        normal={m: rng.choice(np.array([-1, 0, 1], dtype=np.int8), len(studies[m])) for m in Modality},
+        normal={m: np.where(findings[studies[m], 0] > 0, 1, -1).astype(np.int8) for m in Modality},
+        findings={m: findings[studies[m]] for m in Modality},
+        layout=layout,
         width=settings.table_width,
-        pairs=settings.pairs,
     )
     own = np.arange(_ARCHIVE, _ARCHIVE + max(_GALLERY, candidates), dtype=np.int32)
     gallery = exact_gallery(
         vectors={m: vectors(len(own)) for m in Modality},
         studies=dict.fromkeys(Modality, own),
         archive=archive,
+        layout=layout,
         width=settings.table_width,
     )
-    builder = GraphBuilder(gallery=gallery, archive=archive, settings=settings)
+    builder = GraphBuilder(gallery=gallery, archive=archive, layout=layout, settings=settings)
     built = []
     for place in range(graphs):
         source, target = list(Modality)[place % 2], list(Modality)[place // 2 % 2]
@@ -75,7 +82,7 @@ def random_batch(
 def golden_queries(
     backbone: Backbone,
     encoders: Mapping[Modality, nn.Module],
-    dimensions: int,
+    layout: VectorLayout,
     rerankers: Mapping[str, GraphReranker],
     settings: GraphSettings,
 ) -> dict[str, NDArray[Any]]:
@@ -88,10 +95,10 @@ def golden_queries(
     ids = torch.from_numpy(token_ids(backbone, texts).astype(np.int64))
     golden["image_vectors"] = encoders[Modality.IMAGE](torch.from_numpy(golden["pixels"])).numpy()
     golden["report_vectors"] = encoders[Modality.REPORT](ids).numpy()
-    batch = random_batch(np.random.default_rng(0), dimensions, settings, graphs=4, candidates=40)
+    batch = random_batch(np.random.default_rng(0), layout, settings, graphs=4, candidates=40)
     names = {name for model in rerankers.values() for name in model.array_names}
     arrays = batch.feed(sorted(names | set(batch.arrays)))
-    golden |= {f"graph/{name}": array for name, array in batch.arrays.items()}
+    golden |= {f"graph/{name}": array for name, array in arrays.items()}
     for name, model in rerankers.items():
         golden[f"scores/{name}"] = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
     return golden

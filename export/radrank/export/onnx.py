@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from radrank.core.errors import Mismatch
+from radrank.core.graph import CANDIDATE
 from radrank.core.studies import Modality
 from radrank.engines.onnxruntime import OnnxEngine
 from radrank.training.backbones import Backbone
@@ -103,9 +104,8 @@ def export_reranker(model: GraphReranker, examples: Sequence[Mapping[str, NDArra
     names = model.array_names
     dims = {
         "batch": Dim("batch", min=1, max=_MOST_BATCH),
-        "image": Dim("images", min=2, max=65536),
-        "report": Dim("reports", min=2, max=65536),
-        "slots": Dim("candidates", min=2, max=4096),
+        "items": Dim("items", min=2, max=1 << 20),
+        "candidates": Dim("candidates", min=2, max=4096),
     }
     shapes = tuple(_dynamic(name, dims) for name in names)
     arrays = tuple(torch.from_numpy(np.asarray(examples[0][name])) for name in names)
@@ -115,12 +115,12 @@ def export_reranker(model: GraphReranker, examples: Sequence[Mapping[str, NDArra
 
 
 def _dynamic(name: str, dims: Mapping[str, Dim]) -> dict[int, Dim]:
-    """Which axes of a GraphBatch array vary. A relation's rows are its target's nodes; the query is one node."""
+    """Which axes of a GraphBatch array vary."""
+    if name in list(Modality):
+        return {0: dims["items"]}
     axes = {0: dims["batch"]}
-    if name in ("slots", "base"):
-        axes[1] = dims["slots"]
-    elif not name.startswith("query"):
-        axes[1] = dims["image" if name.startswith("image") else "report"]
+    if name in ("base", "mask") or name.split("_")[0] == CANDIDATE:
+        axes[1] = dims["candidates"]
     return axes
 
 

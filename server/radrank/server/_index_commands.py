@@ -133,6 +133,7 @@ def info(archive: ArchiveHome = None, config_file: Config = None) -> None:
 
     from radrank.core.archive import Archive
     from radrank.core.errors import NotFound
+    from radrank.core.layout import VectorLayout
     from radrank.core.snapshot import current
     from radrank.server.home import database_of, snapshots_of
     from radrank.server.settings import load
@@ -145,6 +146,8 @@ def info(archive: ArchiveHome = None, config_file: Config = None) -> None:
     store.close()
     path = current(snapshots_of(home))
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    # One that another version laid out is described too; the server builds it anew.
+    dimensions = VectorLayout.from_json(manifest["layout"]).dimensions if "layout" in manifest else "unknown"
     held = manifest["counts"]
     size = sum(file["bytes"] for file in manifest["files"].values())
     for name, value in (
@@ -152,7 +155,7 @@ def info(archive: ArchiveHome = None, config_file: Config = None) -> None:
         ("normal", f"{counts.normal:,} normal, {counts.abnormal:,} abnormal"),
         ("labels", ", ".join(f"{label} {n:,}" for label, n in counts.labels[:8]) or "none"),
         ("snapshot", f"{path} · {held['studies']:,} studies, {size / 2**20:.1f} MiB, built {manifest['created']}"),
-        ("index", f"{manifest['index']} · {manifest['dimensions']} dimensions"),
+        ("index", f"{manifest['index']} · {dimensions} dimensions"),
         ("encoder", manifest["encoder"][:12]),
         ("changes", f"{sequence - manifest['sequence']:,} since the snapshot (sequence {sequence:,})"),
     ):

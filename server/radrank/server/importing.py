@@ -70,7 +70,7 @@ def _encoded(batch: Sequence[Decoded], encoder: Encoder, batch_size: int) -> Ite
 
 
 def _images(images: Sequence[NDArray[np.uint8]], encoder: Encoder, batch_size: int) -> Matrix:
-    parts = [np.empty((0, encoder.dimensions), dtype=np.float32)]
+    parts = [np.empty((0, encoder.layout.dimensions), dtype=np.float32)]
     for start in range(0, len(images), batch_size):
         parts.append(encoder.encode_images(np.stack(images[start : start + batch_size])))
     return np.concatenate(parts)

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -203,7 +203,7 @@ def ready_snapshot(archive: Archive, snapshots: Path, engines: Engines, factory:
         "encoder": engines.encoder_id,
         "index": factory.name,
         "table_width": engines.graph.table_width,
-        "pairs": engines.graph.pairs,
+        "layout": json.loads(json.dumps(asdict(engines.encoder.layout))),  # as a manifest keeps it: tuples are lists
     }
     # A snapshot that is ahead of its archive: somebody put back an older archive.
     if all(manifest.get(name) == value for name, value in fits.items()) and manifest["sequence"] <= archive.sequence:
@@ -238,7 +238,7 @@ def build(
         records(),
         sequence=archive.sequence,  # asked before the records are read: a change in between is replayed, never lost
         encoder=engines.encoder_id,
-        dimensions=engines.encoder.dimensions,
+        layout=engines.encoder.layout,
         graph=engines.graph,
         factory=factory,
         progress=told,

@@ -44,7 +44,7 @@ def embed_response(vectors: Matrix, edition: Edition, encoder: EngineManifest) -
     """Vectors [n, d] as bytes."""
     return retrieval_pb2.EmbedResponse(
         vectors=[np.ascontiguousarray(vector, dtype="<f4").tobytes() for vector in vectors],
-        dimensions=edition.ranker.encoder.dimensions,
+        dimensions=edition.ranker.encoder.layout.dimensions,
         provenance=_provenance(edition, encoder, None),
     )
 
@@ -94,7 +94,7 @@ def stats_response(counts: ArchiveCounts, edition: Edition) -> archive_pb2.Stats
         labels=[archive_pb2.LabelCount(label=label, studies=n) for label, n in counts.labels],
         sequence=ranker.view.sequence,
         unindexed_studies=ranker.view.fresh_studies,
-        dimensions=ranker.encoder.dimensions,
+        dimensions=ranker.encoder.layout.dimensions,
         rerankers=sorted(ranker.rerankers),
         default_reranker=ranker.default_reranker,
         provenance=_provenance(edition, ranker.encoder.manifests[Modality.IMAGE], None),

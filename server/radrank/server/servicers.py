@@ -131,7 +131,7 @@ def _studies(requests: Iterable[archive_pb2.UpsertRequest]) -> Iterator[Study]:
 
 def _embedded(contents: Sequence[ImageQuery | TextQuery], encoder: Encoder) -> Matrix:
     """Vectors [n, d] of images and texts, in their order."""
-    vectors = np.empty((len(contents), encoder.dimensions), dtype=np.float32)
+    vectors = np.empty((len(contents), encoder.layout.dimensions), dtype=np.float32)
     images = {place: content.pixels for place, content in enumerate(contents) if isinstance(content, ImageQuery)}
     texts = {place: content.text for place, content in enumerate(contents) if isinstance(content, TextQuery)}
     if images:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.doubles import HashingEncoder, record, study
+from helpers.doubles import DIMENSIONS, HashingEncoder, record, study
 from radrank.core.archive import Archive
 from radrank.core.errors import Mismatch, NotFound
 
@@ -79,7 +79,7 @@ def test_changes_come_in_the_order_in_which_they_were_made(archive):
 
 def test_a_failed_upsert_changes_nothing(archive):
     archive.upsert([record(study(1))], encoder=ENCODER)
-    broken = replace(record(study(2)), image_vectors=np.empty((0, 32), np.float32))
+    broken = replace(record(study(2)), image_vectors=np.empty((0, DIMENSIONS), np.float32))
     with pytest.raises(ValueError, match="zip"):
         archive.upsert([record(study(1, report="new")), broken], encoder=ENCODER)
     assert archive.sequence == 1

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from helpers.doubles import LAYOUT, joined
 from radrank.core.nodes import (
     Column,
+    Nodes,
     exact_gallery,
     exact_nodes,
     first_kept,
@@ -12,7 +16,6 @@ from radrank.core.nodes import (
     paired_rows,
 )
 from radrank.core.studies import Modality
-from radrank.core.vectors import unit
 
 IMAGE, REPORT = Modality.IMAGE, Modality.REPORT
 
@@ -66,20 +69,37 @@ def test_a_neighbour_table_of_nothing_is_padding():
     assert neighbour_table(*nothing, i32(7, 8), i32(), 2)[0].tolist() == [[-1, -1], [-1, -1]]
 
 
-def test_paired_rows_are_those_of_the_same_study():
+def test_a_column_of_numbers_takes_numbers():
+    column = Column(i32(7, 8), i32(9))
+    assert len(column) == 3
+    assert column.take(np.array([2, 0])).tolist() == [9, 7]
+
+
+def test_a_paired_row_is_that_of_the_same_study_and_its_first():
     reports, images = i32(5, 3, 9), i32(3, 5, 3, 3)
-    assert paired_rows(reports, images, 2).tolist() == [[1, -1], [0, 2], [-1, -1]]
-    assert paired_rows(images, reports, 1).tolist() == [[1], [0], [1], [1]]
-    assert paired_rows(reports, i32(), 2).tolist() == [[-1, -1]] * 3
+    assert paired_rows(reports, images).tolist() == [1, 0, -1]
+    assert paired_rows(images, reports).tolist() == [1, 0, 1, 1]
+    assert paired_rows(reports, i32()).tolist() == [-1, -1, -1]
+    assert paired_rows(i32(), reports).tolist() == []
+    assert paired_rows(reports, images).dtype == np.int32
+
+
+def test_a_study_past_all_others_has_no_pair():
+    assert paired_rows(i32(100), i32(5, 3)).tolist() == [-1]
+
+
+def vectors_of(rng: np.random.Generator, count: int, m: Modality) -> np.ndarray:
+    return joined(rng.normal(size=(count, LAYOUT.projection)), rng.random((count, 5)) / 2, m)
 
 
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(0)
     studies = {IMAGE: np.sort(rng.integers(0, 12, 30)).astype(np.int32), REPORT: np.arange(12, dtype=np.int32)}
-    vectors = {m: unit(rng.normal(size=(len(studies[m]), 8))) for m in Modality}
+    vectors = {m: vectors_of(rng, len(studies[m]), m) for m in Modality}
     normal = {m: np.where(studies[m] % 2, 1, -1).astype(np.int8) for m in Modality}
-    return exact_nodes(vectors=vectors, studies=studies, normal=normal, width=5, pairs=3)
+    findings = {m: (rng.random((len(studies[m]), 5)) < 0.5).astype(np.uint8) for m in Modality}
+    return exact_nodes(vectors=vectors, studies=studies, normal=normal, findings=findings, layout=LAYOUT, width=5)
 
 
 @pytest.mark.parametrize("m", list(Modality))
@@ -96,9 +116,82 @@ def test_exact_tables_hold_the_nearest_of_other_studies(world, m, among):
 def test_a_gallery_brings_neighbours_in_the_archive_but_neither_pairs_nor_labels(world):
     rng = np.random.default_rng(1)
     own = np.arange(100, 104, dtype=np.int32)
-    vectors = {m: unit(rng.normal(size=(4, 8))) for m in Modality}
-    gallery = exact_gallery(vectors=vectors, studies=dict.fromkeys(Modality, own), archive=world, width=5)
+    vectors = {m: vectors_of(rng, 4, m) for m in Modality}
+    studies = dict.fromkeys(Modality, own)
+    gallery = exact_gallery(vectors=vectors, studies=studies, archive=world, layout=LAYOUT, width=5)
     for m in Modality:
-        assert (gallery[m].pairs.base == -1).all()
+        assert gallery[m].pairs.base.tolist() == [-1] * 4
+        assert gallery[m].findings.shape == (4, 5)
+        assert not gallery[m].findings.any()
         assert not gallery[m].normal.any()
+        assert np.array_equal(gallery[m].beliefs.base, LAYOUT.beliefs(vectors[m]))
         assert np.array_equal(gallery[m].cross.rows.base[:, 0], (vectors[m] @ world[m.other].vectors.base.T).argmax(1))
+
+
+def test_exact_nodes_bring_their_beliefs_and_the_row_of_their_pair(world):
+    for m in Modality:
+        nodes, other = world[m], world[m.other]
+        assert np.array_equal(nodes.beliefs.base, LAYOUT.beliefs(nodes.vectors.base))
+        for row, pair in enumerate(nodes.pairs.base.tolist()):
+            same = np.flatnonzero(other.study == nodes.study[row])
+            assert pair == (same[0] if len(same) else -1)
+
+
+# -- facts ------------------------------------------------------------------------------------------------------------
+
+
+def nodes_of(m: Modality, beliefs: np.ndarray, pairs: np.ndarray, findings: np.ndarray, late: int = 0) -> Nodes:
+    """Items of whom only their facts matter; the last `late` of them are fresh."""
+    held = len(beliefs) - late
+    empty = exact_nodes(
+        vectors=dict.fromkeys(Modality, np.zeros((held, LAYOUT.dimensions), np.float32)),
+        studies=dict.fromkeys(Modality, np.arange(held, dtype=np.int32)),
+        normal=dict.fromkeys(Modality, np.zeros(held, np.int8)),
+        findings=dict.fromkeys(Modality, np.zeros((held, 2), np.uint8)),
+        layout=LAYOUT,
+        width=1,
+    )[m]
+    return replace(
+        empty,
+        vectors=Column(empty.vectors.base, np.zeros((late, LAYOUT.dimensions), np.float32)),
+        beliefs=Column(beliefs[:held], beliefs[held:]),
+        pairs=Column(pairs[:held], pairs[held:]),
+        findings=findings,
+    )
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["all in the snapshot", "one fresh", "two fresh"])
+def pair_of_nodes(request):
+    """Three images and two reports, of normal and one finding."""
+    findings = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
+    images = nodes_of(IMAGE, f32(0.9, 0.1, 0.2, 0.8, 0.5, 0.5).reshape(3, 2), i32(1, 0, -1), findings, request.param)
+    reports = nodes_of(REPORT, f32(0.3, 0.7, 0.6, 0.4).reshape(2, 2), i32(1, 0), findings[1::-1], request.param)
+    return images, reports
+
+
+def test_facts_are_the_own_beliefs_the_pairs_and_the_findings(pair_of_nodes):
+    images, reports = pair_of_nodes
+    told = images.facts(np.array([1, 0]), reports)
+    assert told.dtype == np.float32
+    np.testing.assert_array_equal(told, [f32(0.2, 0.8, 0.3, 0.7, 0, 1), f32(0.9, 0.1, 0.6, 0.4, 1, 0)])
+    np.testing.assert_array_equal(reports.facts(np.array([0]), images), [f32(0.3, 0.7, 0.2, 0.8, 0, 1)])
+
+
+def test_facts_of_an_item_without_a_pair_hold_zeros_in_its_place(pair_of_nodes):
+    images, reports = pair_of_nodes
+    np.testing.assert_array_equal(images.facts(np.array([2]), reports), [f32(0.5, 0.5, 0, 0, 0, 0)])
+
+
+def test_facts_of_rows_that_are_none_do_not_fail_and_leave_the_others_alone(pair_of_nodes):
+    images, reports = pair_of_nodes
+    told = images.facts(np.array([-1, 2, -1]), reports)
+    assert told.shape == (3, 6)
+    assert np.array_equal(told[1], images.facts(np.array([2]), reports)[0])
+
+
+def test_facts_of_an_empty_archive_are_zero(pair_of_nodes):
+    images, _ = pair_of_nodes
+    nothing = nodes_of(REPORT, np.empty((0, 2), np.float32), i32(), np.empty((0, 2), np.uint8))
+    assert nothing.facts(np.array([-1, -1]), images).tolist() == [[0.0] * 6] * 2
+    lonely = replace(images, pairs=Column(i32(-1, -1, -1)))
+    np.testing.assert_array_equal(lonely.facts(np.array([0]), nothing), [f32(0.9, 0.1, 0, 0, 1, 0)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.doubles import SETTINGS, DoubleBundle, picture, ranker_of, record, snapshot_of, study
+from helpers.doubles import DIMENSIONS, SETTINGS, DoubleBundle, picture, ranker_of, record, snapshot_of, study
 from radrank.core.archive import Archive
 from radrank.core.errors import InvalidQuery, NotFound
 from radrank.core.filters import Filters
@@ -119,7 +119,7 @@ def test_filters_narrow_the_hits(ranker):
 
 
 def test_a_vector_of_any_length_asks_like_its_unit_vector(ranker):
-    vector = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    vector = np.random.default_rng(0).normal(size=DIMENSIONS).astype(np.float32)
     hits = [ranker.search(SearchQuery(content=VectorQuery(vector=vector * s))).hits for s in (1.0, 1e-20, 1e20)]
     assert [[hit.study_id for hit in found] for found in hits[1:]] == [[hit.study_id for hit in hits[0]]] * 2
 
@@ -133,10 +133,10 @@ def test_a_vector_of_any_length_asks_like_its_unit_vector(ranker):
         ({"candidates": 1001}, "candidates"),
         ({"reranker": "best"}, "reranker"),
         ({"content": TextQuery(text=" \n")}, "text"),
-        ({"content": VectorQuery(vector=np.ones(31, np.float32))}, "embedding"),
-        ({"content": VectorQuery(vector=np.zeros(32, np.float32))}, "embedding"),
-        ({"content": VectorQuery(vector=np.full(32, np.nan, np.float32))}, "embedding"),
-        ({"content": VectorQuery(vector=np.full(32, np.inf, np.float32))}, "embedding"),
+        ({"content": VectorQuery(vector=np.ones(DIMENSIONS - 1, np.float32))}, "embedding"),
+        ({"content": VectorQuery(vector=np.zeros(DIMENSIONS, np.float32))}, "embedding"),
+        ({"content": VectorQuery(vector=np.full(DIMENSIONS, np.nan, np.float32))}, "embedding"),
+        ({"content": VectorQuery(vector=np.full(DIMENSIONS, np.inf, np.float32))}, "embedding"),
     ],
 )
 def test_what_is_wrong_is_named(ranker, change, field):

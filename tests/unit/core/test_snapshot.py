@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.doubles import DIMENSIONS, SETTINGS, ExactFactory, record, snapshot_of, study
+from helpers.doubles import LAYOUT, SETTINGS, ExactFactory, record, snapshot_of, study
 from radrank.core.archive import Archive
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.snapshot import build_snapshot, current, open_snapshot, prune
@@ -41,6 +41,22 @@ def test_a_snapshot_holds_every_study_of_the_archive(archive, home):
     assert snapshot.columns.labels["opacity"].tolist() == [1, 3, 5, 7, 9, 11]
 
 
+def test_a_snapshot_keeps_the_beliefs_that_its_vectors_hold(archive, home):
+    snapshot = snapshot_of(home, archive)
+    assert snapshot.layout == LAYOUT
+    for m in Modality:
+        items = snapshot.items[m]
+        assert items.beliefs.shape == (len(items.study), LAYOUT.beliefs_width)
+        assert items.beliefs.std(axis=0).min() > 0.01
+        assert np.array_equal(items.beliefs, LAYOUT.beliefs(items.vectors))
+
+
+def test_a_pair_is_the_row_of_the_same_studys_other_item(archive, home):
+    items = snapshot_of(home, archive).items
+    assert items[Modality.IMAGE].pairs.tolist() == items[Modality.IMAGE].study.tolist()  # every study has a report
+    assert items[Modality.REPORT].pairs.tolist() == [-1, 0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7]
+
+
 def test_neighbour_tables_never_name_the_own_study(archive, home):
     snapshot = snapshot_of(home, archive)
     for m in Modality:
@@ -64,7 +80,7 @@ def test_the_newest_snapshot_is_the_current_one_and_the_rest_can_go(archive, hom
     assert {path.name for path in home.iterdir()} == {"CURRENT", second.path.name}
 
 
-@pytest.mark.parametrize("name", ["image/vectors.npy", "report/index.bin", "studies/ids.npy"])
+@pytest.mark.parametrize("name", ["image/vectors.npy", "report/beliefs.npy", "report/index.bin", "studies/ids.npy"])
 def test_a_changed_file_is_found(archive, home, name):
     path = snapshot_of(home, archive).path
     content = bytearray((path / name).read_bytes())
@@ -100,11 +116,13 @@ def test_a_snapshot_of_another_encoder_or_index_is_refused(archive, home):
         open_snapshot(path, factory=other)
 
 
-def test_a_snapshot_of_another_layout_is_refused_and_the_cure_named(archive, home):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_snapshot_that_another_version_laid_out_is_refused_and_the_cure_named(archive, home, schema):
     path = snapshot_of(home, archive).path
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
-    with pytest.raises(Mismatch, match="radrank index build: expected schema 2, found schema 1"):
+    del manifest["layout"]
+    (path / "manifest.json").write_text(json.dumps(manifest | {"schema": schema}))
+    with pytest.raises(Mismatch, match=f"radrank index build: expected schema 3, found schema {schema}"):
         open_snapshot(path, factory=ExactFactory())
 
 
@@ -121,7 +139,7 @@ def test_a_build_that_fails_leaves_nothing_and_keeps_the_current_one(archive, ho
             interrupted(),
             sequence=2,
             encoder=ENCODER,
-            dimensions=DIMENSIONS,
+            layout=LAYOUT,
             graph=SETTINGS,
             factory=ExactFactory(),
         )
@@ -138,5 +156,6 @@ def test_an_empty_archive_makes_an_empty_snapshot(tmp_path, home):
     archive = Archive(tmp_path / "empty.sqlite")
     snapshot = snapshot_of(home, archive)
     assert len(snapshot.columns) == 0
+    assert {items.beliefs.shape for items in snapshot.items.values()} == {(0, LAYOUT.beliefs_width)}
     assert snapshot.columns.find("S0001") is None
     archive.close()

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from helpers.doubles import SETTINGS, picture, record, snapshot_of, study
+from helpers.doubles import DIMENSIONS, LAYOUT, SETTINGS, picture, record, snapshot_of, study
 from radrank.core.archive import Archive
 from radrank.core.columns import VIEW_CODES
 from radrank.core.filters import Filters
@@ -29,7 +29,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def queries():
-    return unit(np.random.default_rng(3).normal(size=(8, 32)))
+    return unit(np.random.default_rng(3).normal(size=(8, DIMENSIONS)))
 
 
 def found(view, m, query, k=10, filters=None):
@@ -214,7 +214,7 @@ def test_a_view_of_what_was_replaced_passes_no_filter(of_views, queries):
 
 
 def test_a_snapshot_and_fresh_rows_hold_the_very_same_items(archive, tmp_path):
-    records = [record(seen(study(n), *SEEN[f"S{n:04d}"])) for n in range(6)]
+    records = [record(seen(known(n), *SEEN[f"S{n:04d}"])) for n in range(6)]
     fresh = ArchiveView.of(snapshot_of(tmp_path / "a", archive), SETTINGS).with_changes(records, [], 1)
     archive.upsert(records, encoder=ENCODER)
     built = ArchiveView.of(snapshot_of(tmp_path / "b", archive), SETTINGS)
@@ -225,6 +225,52 @@ def test_a_snapshot_and_fresh_rows_hold_the_very_same_items(archive, tmp_path):
         assert [fresh.position(m, row) for row in rows] == [built.position(m, row) for row in rows]
         assert np.array_equal(fresh.nodes[m].same.rows.take(rows), built.nodes[m].same.rows.take(rows))
         assert np.array_equal(fresh.nodes[m].pairs.take(rows), built.nodes[m].pairs.take(rows))
+        assert np.array_equal(fresh.nodes[m].beliefs.take(rows), built.nodes[m].beliefs.take(rows))
+        assert np.array_equal(fresh.nodes[m].findings, built.nodes[m].findings)
+        assert np.array_equal(fresh.nodes[m].normal, built.nodes[m].normal)
+        facts = [view.nodes[m].facts(rows, view.nodes[m.other]) for view in (fresh, built)]
+        assert np.array_equal(*facts)
+        assert facts[0].any(axis=0).sum() > 10
+
+
+FINDINGS = {0: (True, ()), 1: (False, ("edema",)), 2: (None, ("opacity", "gallstones")), 3: (None, ())}
+
+
+def known(number):
+    """A study whose findings are told by its number."""
+    normal, labels = FINDINGS[number % 4]
+    return study(number, normal=normal, labels=labels)
+
+
+@pytest.mark.parametrize("held", [6, 3, 0])
+def test_rows_tell_beliefs_findings_and_pairs_fresh_or_not(archive, tmp_path, held):
+    records = [record(known(n)) for n in range(6)]
+    archive.upsert(records[:held], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS).with_changes(records[held:], [], 2)
+    assert LAYOUT.groups == ("edema", "fracture", "opacity", "scar")
+    for m in Modality:
+        nodes, rows = view.nodes[m], np.arange(6)
+        vectors = [one.report_vector if m is Modality.REPORT else one.image_item.vector for one in records]
+        assert np.array_equal(nodes.beliefs.take(rows), LAYOUT.beliefs(np.stack(vectors)))
+        # Of gallstones the layout has no group.
+        none, normal, edema, opacity = [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0]
+        assert nodes.findings.tolist() == [normal, edema, opacity, none, normal, edema]
+        assert nodes.pairs.take(rows).tolist() == rows.tolist()
+
+
+def test_a_replaced_study_tells_what_is_known_of_it_now(archive, tmp_path):
+    archive.upsert([record(known(n)) for n in range(3)], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    late = record(study(1, report="wholly other words", normal=None, labels=("scar",)))
+    view = view.with_changes([late], [], 2).with_changes([record(study(7, images=0))], [], 3)
+    images, reports = view.nodes[Modality.IMAGE], view.nodes[Modality.REPORT]
+    assert view.item_of(Modality.REPORT, view.find("S0001")) == 3
+    assert reports.alive.tolist() == [True, False, True, True, True]
+    assert reports.findings[3].tolist() == [0, 0, 0, 0, 1]
+    told = images.facts(np.array([3]), reports)[0]
+    expected = [LAYOUT.beliefs(late.image_item.vector), LAYOUT.beliefs(late.report_vector), reports.findings[3]]
+    assert np.array_equal(told, np.concatenate(expected))
+    assert reports.pairs.take(np.array([3, 4])).tolist() == [3, -1]
 
 
 @pytest.fixture

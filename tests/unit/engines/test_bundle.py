@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.made_up import DIMENSIONS, HEADS, KINDS, tiny_bundle
+from helpers.made_up import GROUPS, HEADS, KINDS, tiny_bundle
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import file_table
+from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
-from radrank.engines.manifest import MANIFEST, read_manifest
+from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
 
 FILES = ["image_encoder.onnx", "text_encoder.onnx", "tokenizer.json", "classifier.npz", "golden.npz"]
 RERANKERS = [f"reranker_{kind}.onnx" for kind in KINDS]
@@ -87,8 +88,41 @@ def test_a_directory_that_is_no_bundle_is_answered_with_the_command(tmp_path):
 
 def test_another_schema_does_not_fit(path):
     edit(path, lambda found: found.update(schema=99))
-    with pytest.raises(Mismatch, match="schema: expected 1, found 99"):
+    with pytest.raises(Mismatch, match="schema: expected 2, found 99"):
         open_bundle(path)
+
+
+def test_a_bundle_that_does_not_tell_its_layout_is_of_another_schema(path):
+    """As bundles were before they did."""
+
+    def before(found: dict[str, Any]) -> None:
+        found |= {"schema": 1, "dimensions": VectorLayout.from_json(found.pop("layout")).dimensions}
+        found["graph"] = {"neighbours": 8, "pairs": 2, "node_buckets": [64]}
+
+    edit(path, before)
+    with pytest.raises(Mismatch, match="schema: expected 2, found 1"):
+        open_bundle(path)
+
+
+def test_a_manifest_survives_json(bundle):
+    manifest = bundle.manifest
+    assert BundleManifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def test_the_layout_is_that_of_the_encoders_vectors(bundle):
+    layout = bundle.encoder.layout
+    assert layout == bundle.manifest.layout
+    assert layout == VectorLayout(projection=HEADS.projection, share=HEADS.beliefs, groups=GROUPS)
+    assert bundle.encoder.encode_texts(["the lungs are clear"]).shape == (1, layout.dimensions)
+
+
+def test_only_the_reranker_that_says_so_reads_a_shuffled_graph(path):
+    edit(path, lambda found: found["rerankers"]["gcn"].update(shuffled=True))
+    bundle = open_bundle(path)
+    assert {name for name, reranker in bundle.rerankers.items() if reranker.settings.shuffled} == {"gcn"}
+    assert not bundle.graph.shuffled
+    for name in ("gcn", "sage"):
+        assert bundle.rerankers[name].settings.neighbours == bundle.graph.neighbours == 3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
@@ -105,6 +139,9 @@ def test_a_manifest_that_is_none_is_corrupt(path, text):
         {"graph": []},
         {"rerankers": []},
         {"rerankers": {"sage": {}}},
+        {"layout": {}},
+        {"layout": []},
+        {"layout": {"projection": 8, "share": 0.3, "groups": ["opacity"], "width": 4}},
         {"text": {}},
         {"image": None},
         {"surprise": 1},
@@ -216,13 +253,13 @@ def test_texts_get_their_own_vectors_whatever_they_stand_beside(bundle):
 
 
 def test_no_image_and_no_text_give_no_vector(bundle):
-    assert bundle.encoder.encode_images(np.empty((0, 16, 16), np.uint8)).shape == (0, DIMENSIONS)
-    assert bundle.encoder.encode_texts([]).shape == (0, DIMENSIONS)
+    assert bundle.encoder.encode_images(np.empty((0, 16, 16), np.uint8)).shape == (0, bundle.manifest.layout.dimensions)
+    assert bundle.encoder.encode_texts([]).shape == (0, bundle.manifest.layout.dimensions)
 
 
 def test_the_classifier_reads_the_belief_in_normal_from_the_vector(bundle):
     vectors = bundle.encoder.encode_texts(["the lungs are clear", "large opacity"])
-    normal = vectors[:, HEADS.projection] * (2.0 / HEADS.beliefs) ** 0.5
+    normal = bundle.encoder.layout.beliefs(vectors)[:, 0]
     assert normal[0] > 0.5 > normal[1] >= 0.0
     for m in Modality:
         expected = 1.0 / (1.0 + np.exp(-5.0 * (0.5 - normal)))

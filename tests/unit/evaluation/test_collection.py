@@ -10,6 +10,7 @@ import numpy as np
 from helpers.doubles import HashingEncoder, picture, record, snapshot_of, study
 from helpers.judging import made_collection, silent
 from radrank.core.archive import Archive
+from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split, StudyImage, View, hashed_split
 from radrank.core.vectors import unit
 from radrank.datasets import pixels
@@ -62,6 +63,24 @@ def test_studies_are_told_by_id_split_patient_and_labels():
     np.testing.assert_array_equal(found.labels, [[0, 0, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0]])
     np.testing.assert_array_equal(found.normal, [-1, 1, -1, 0])
     np.testing.assert_array_equal(found.uncertain, [False, False, True, False])
+    assert found.layout == ENCODER.layout
+
+
+def test_findings_are_told_in_the_encoders_order_without_groups_that_it_has_no_name_for():
+    layout = VectorLayout(projection=8, share=0.2, groups=("opacity", "scar", "edema"))
+    made = [
+        study(1, labels=("edema", "hernia"), normal=False),
+        study(2, normal=True),
+        study(3, labels=("opacity",), normal=False),
+        study(4, labels=("hernia",), normal=False),
+        study(5),
+    ]
+    found = replace(collected(*made), layout=layout)
+    assert found.groups == ("edema", "hernia", "opacity")
+    assert found.findings.dtype == np.uint8
+    np.testing.assert_array_equal(
+        found.findings, [[0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    )
 
 
 def test_an_image_item_is_the_sum_of_a_studys_views():
@@ -147,9 +166,9 @@ def test_a_snapshot_holds_the_same(tmp_path):
     snapshot = snapshot_of(tmp_path / "snapshots", archive)
     archive.close()
     held, read = from_snapshot(snapshot, ENCODER), collected(*made)
-    for name in ("study_ids", "splits", "groups"):
+    for name in ("study_ids", "splits", "groups", "layout"):
         assert getattr(held, name) == getattr(read, name)
-    for name in ("labels", "normal", "uncertain", "frontal"):
+    for name in ("labels", "normal", "uncertain", "frontal", "findings"):
         np.testing.assert_array_equal(getattr(held, name), getattr(read, name))
     for m in Modality:
         np.testing.assert_array_equal(held.study[m], read.study[m])
@@ -162,7 +181,7 @@ def test_groups_of_one_name_are_one_when_collections_are_joined():
     first = collected(study(1, labels=("opacity",)), study(2, normal=True, images=0))
     second = collected(study(1, labels=("edema", "opacity"), report="one"), study(5, report=""))
     both = joined(first, second)
-    assert (len(both), both.groups) == (4, ("edema", "opacity"))
+    assert (len(both), both.groups, both.layout) == (4, ("edema", "opacity"), ENCODER.layout)
     np.testing.assert_array_equal(both.labels, [[0, 0, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0]])
     np.testing.assert_array_equal(both.study[Modality.IMAGE], [0, 2, 3])
     np.testing.assert_array_equal(both.study[Modality.REPORT], [0, 1, 2])

@@ -25,12 +25,11 @@ def verdict(kind=World, rerankers=RERANKERS, **options):
 
 
 class Leaky(World):
-    """Its graphs tell re-rankers what they may not know: by the strength of the candidates' edges."""
+    """Its graphs tell re-rankers what they may not know: by what is believed of the candidates."""
 
     def graph(self, trial, row, settings, *, candidates=12):
         found, batch = super().graph(trial, row, settings, candidates=candidates)
-        t = trial.target
-        batch.arrays[f"{t}_{t}.weight"][0, : len(found)] += self.told(trial, row)[found, None]
+        batch.arrays["candidate"][0, : len(found)] += self.told(trial, row)[found, None]
         return found, batch
 
 

@@ -130,17 +130,35 @@ def test_a_reranker_scores_a_querys_candidates_and_nothing_else(direction):
     np.testing.assert_allclose(np.take_along_axis(scores, best, 1), np.take_along_axis(cosines, best, 1), atol=1e-6)
 
 
-def test_a_graph_knows_the_archive_alone():
-    """Archive nodes come from training studies; the candidates before them bring neither label nor pair."""
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_graph_knows_the_archive_alone(direction):
+    """Archive nodes are training studies with their pairs' beliefs and their findings; of query and candidates no more
+    is told than what their vectors say."""
     world = world_of()
-    trial = world.trial(IMAGE, REPORT)
+    trial = world.trial(*direction)
     found, batch = world.graph(trial, 0, NeighbourReranker().settings, candidates=9)
-    arrays = batch.arrays
+    beliefs = COLLECTION.layout.beliefs
     assert len(found) == 9
-    allowed = {vector.tobytes() for m in Modality for vector in COLLECTION.vectors[m][TRAIN]}
-    ranked = {vector.tobytes() for vector in trial.gallery[found]}
-    seen = {vector.tobytes() for m in Modality for vector in arrays[m.value][0] if vector.any()}
-    assert ranked < seen <= allowed | ranked
+    np.testing.assert_array_equal(batch.arrays["query"], beliefs(trial.queries[:1]))
+    np.testing.assert_array_equal(batch.arrays["candidate"][0, :9], beliefs(trial.gallery[found]))
+    for m in Modality:
+        facts = [beliefs(COLLECTION.vectors[one][TRAIN]) for one in (m, m.other)]
+        known = {row.tobytes() for row in np.concatenate([*facts, COLLECTION.findings[TRAIN]], axis=1)}
+        for relation in (f"candidate_{m}", f"query_{m}"):
+            heard = batch.arrays[f"{relation}.idx"]
+            assert (heard[:, :1] >= 0).all()
+            assert {row.tobytes() for row in batch.arrays[m.value][heard[heard >= 0]]} <= known
+
+
+def test_a_graph_tells_findings_as_the_encoder_names_them():
+    """Of a data set with groups that the encoder has no name for, and without some that it has."""
+    foreign = replace(COLLECTION, groups=("edema", "hernia", "opacity", "scar"))
+    world = world_of(foreign)
+    _, batch = world.graph(world.trial(IMAGE, REPORT), 0, NeighbourReranker().settings, candidates=9)
+    told = batch.arrays["report"][:, -COLLECTION.layout.beliefs_width :]
+    assert COLLECTION.layout.groups == ("edema", "fracture", "opacity", "scar")
+    assert told[:, [0, 1, 3, 4]].any(axis=0).all()
+    assert not told[:, 2].any()
 
 
 def test_threads_change_no_bit_and_rows_can_be_chosen():

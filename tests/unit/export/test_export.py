@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import AFTER, DIMENSIONS, KINDS, SETTINGS, tiny_backbone, tiny_bundle, tiny_reranker, tiny_run
+from helpers.made_up import (
+    AFTER,
+    DIMENSIONS,
+    KINDS,
+    LAYOUT,
+    SETTINGS,
+    tiny_backbone,
+    tiny_bundle,
+    tiny_reranker,
+    tiny_run,
+)
 from radrank.core.errors import InvalidQuery, Mismatch
 from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
@@ -32,12 +43,16 @@ def _tiny_backbone(monkeypatch):
 
 @pytest.fixture
 def exported_before(monkeypatch):
-    """The same weights were exported once already: take those files, since an export takes seconds."""
+    """The same weights were exported once already: take those files, since an export takes seconds.
 
+    A shuffled twin is the same network, and with the same seed has the same weights.
+    """
     made = tiny_bundle()  # before anything is replaced
 
     def taking(name: str) -> Callable[..., None]:
-        return lambda *arguments: shutil.copy(made / (name or arguments[-1].name), arguments[-1])
+        return lambda *arguments: shutil.copy(
+            made / (name or arguments[-1].name.replace("_shuffled", "")), arguments[-1]
+        )
 
     monkeypatch.setattr(bundles, "export_image_encoder", taking("image_encoder.onnx"))
     monkeypatch.setattr(bundles, "export_text_encoder", taking("text_encoder.onnx"))
@@ -58,7 +73,7 @@ def test_a_bundle_holds_what_its_manifest_says():
     path = tiny_bundle()
     manifest, _ = read_manifest(path)
     assert set(left(path)) == {MANIFEST, *manifest.files}
-    assert (manifest.name, manifest.dimensions, manifest.precision) == ("tiny", DIMENSIONS, "fp32")
+    assert (manifest.name, manifest.layout, manifest.precision) == ("tiny", LAYOUT, "fp32")
     assert manifest.graph == SETTINGS
     assert manifest.text.buckets == (8, 16, 32)
     assert {kind: list(entry.inputs) for kind, entry in manifest.rerankers.items()} == {
@@ -98,7 +113,7 @@ def test_where_onnx_and_torch_differ_no_bundle_is_left(tmp_path, monkeypatch, on
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_reranker_is_checked_against_torch(tmp_path, kind):
     """The file of one seed's weights does not pass for another's."""
-    batch = random_batch(np.random.default_rng(0), DIMENSIONS, SETTINGS, graphs=2, candidates=25)
+    batch = random_batch(np.random.default_rng(0), LAYOUT, SETTINGS, graphs=2, candidates=25)
     path = tiny_bundle() / f"reranker_{kind}.onnx"
     for seed in (0, 1):
         model = exporting._Positional(tiny_reranker(kind, seed=seed))
@@ -108,6 +123,27 @@ def test_every_reranker_is_checked_against_torch(tmp_path, kind):
         else:
             with pytest.raises(Mismatch, match=f"reranker_{kind}"):
                 exporting._check(model, path, feed)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_bare", "gcn_alone"])
+def test_controls_are_exported_as_the_others(tmp_path, name):
+    """Those whose inputs are not a network's. Of other sizes than any that shaped or checked the export."""
+    model, path = tiny_reranker(name), tmp_path / "reranker.onnx"
+    rng = np.random.default_rng(0)
+
+    def feed(graphs: int, candidates: int) -> dict[str, np.ndarray]:
+        batch = random_batch(rng, LAYOUT, SETTINGS, graphs=graphs, candidates=candidates)
+        return dict(batch.feed(model.array_names))
+
+    exporting.export_reranker(model, [feed(2, 40), feed(1, 100)], path)
+    engine = exporting.OnnxEngine(path, sha256="", precision="fp32", threads=1)
+    for graphs, candidates in ((1, 10), (4, 25), (7, 3), (2, 1)):
+        arrays = feed(graphs, candidates)
+        with torch.inference_mode():
+            expected = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
+        np.testing.assert_allclose(engine.run(arrays), expected, atol=1e-4, rtol=0)
+        assert np.isfinite(expected).all()
+    engine.close()
 
 
 def test_a_file_of_other_weights_does_not_pass_the_golden_queries(tmp_path, exported_before):
@@ -157,6 +193,25 @@ def test_the_default_is_the_best_on_validation_or_off_or_what_was_asked(
     bundle = open_bundle(bundles.write_bundle(run, tmp_path / "bundle", default=asked))
     assert bundle.default_reranker == expected
     assert set(bundle.rerankers) == set(scores)
+
+
+def test_a_control_is_never_the_default_unless_asked_for_and_a_shuffled_one_reads_a_shuffled_graph(
+    tmp_path, exported_before
+):
+    run = tiny_run(tmp_path / "run", ["sage", "sage_shuffled"])
+    record(run, "sage_shuffled", validation={"score": 0.9})
+    path = bundles.write_bundle(run, tmp_path / "bundle")
+    manifest, _ = read_manifest(path)
+    assert {name: entry.shuffled for name, entry in manifest.rerankers.items()} == {
+        "sage": False,
+        "sage_shuffled": True,
+    }
+    bundle = open_bundle(path)
+    assert bundle.default_reranker == "sage"
+    assert bundle.rerankers["sage"].settings == manifest.graph == SETTINGS
+    assert bundle.rerankers["sage_shuffled"].settings == replace(SETTINGS, shuffled=True)
+    asked = bundles.write_bundle(run, tmp_path / "asked", default="sage_shuffled")
+    assert open_bundle(asked).default_reranker == "sage_shuffled"
 
 
 def test_without_rerankers_the_default_is_off(tmp_path, exported_before):

@@ -4,14 +4,16 @@ import json
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from helpers.doubles import SETTINGS, DoubleBundle, ExactFactory, record, study
+from helpers.doubles import LAYOUT, SETTINGS, DoubleBundle, ExactFactory, HashingEncoder, record, study
 from radrank.core.archive import Archive
 from radrank.core.ranking import SearchQuery, TextQuery
 from radrank.core.snapshot import current
 from radrank.core.studies import Modality
+from radrank.server import library as module
 from radrank.server.home import Home
 from radrank.server.library import Library
 from radrank.server.settings import Compaction
@@ -77,8 +79,6 @@ def test_deletions_count_as_changes(home):
 def test_changes_during_a_build_are_in_what_is_served_after_it(home, monkeypatch):
     library = opened(home)
     library.upsert([record(study(n)) for n in range(5)])
-    import radrank.server.library as module
-
     build = module.build
 
     def slow(*args, **more):
@@ -139,7 +139,8 @@ def test_a_lost_or_older_snapshot_is_built_anew(home):
     library.close()
 
 
-def test_a_snapshot_of_another_layout_is_built_anew(home):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_snapshot_that_another_version_laid_out_is_built_anew(home, schema):
     library = opened(home)
     library.upsert([record(study(n, images=2)) for n in range(5)])
     library.compact()
@@ -147,7 +148,9 @@ def test_a_snapshot_of_another_layout_is_built_anew(home):
     library.close()
     old = current(home.snapshots).rename(home.snapshots / "00000001-of-another")
     (home.snapshots / "CURRENT").write_text(old.name)
-    (old / "manifest.json").write_text(json.dumps(json.loads((old / "manifest.json").read_text()) | {"schema": 1}))
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["layout"]
+    (old / "manifest.json").write_text(json.dumps(manifest | {"schema": schema}))
     library = opened(home)
     assert current(home.snapshots) != old
     assert not old.exists()
@@ -167,20 +170,30 @@ def test_an_archive_put_back_from_a_backup_is_served_as_it_is(home):
     library.close()
 
 
-@pytest.mark.parametrize("what", ["graph", "index"])
-def test_other_settings_bring_another_snapshot(home, what):
+@pytest.mark.parametrize("what", ["nothing", "graph", "index", "share", "groups"])
+def test_other_settings_bring_another_snapshot(home, monkeypatch, what):
+    """The same ones do not: nor does their layout, which is not read from JSON as it was written."""
     library = opened(home)
     library.upsert([record(study(n)) for n in range(5)])
+    library.compact()
     library.close()
     before = current(home.snapshots)
     factory = ExactFactory()
-    bundle = DoubleBundle()
+    layouts = {"share": replace(LAYOUT, share=0.4), "groups": replace(LAYOUT, groups=LAYOUT.groups[::-1])}
+    bundle = DoubleBundle(
+        encoder=HashingEncoder(layouts.get(what, LAYOUT)),
+        graph=replace(SETTINGS, table_width=8 if what == "graph" else SETTINGS.table_width),
+    )
     if what == "index":
         factory.name = "other"
-    else:
-        bundle = DoubleBundle(graph=replace(SETTINGS, table_width=8))
+    built: list[Path] = []
+    build = module.build
+    monkeypatch.setattr(module, "build", lambda *args, **more: built.append(build(*args, **more)) or built[-1])
     library = opened(home, bundle=bundle, factory=factory)
-    assert current(home.snapshots) != before
+    assert current(home.snapshots) == (before if what == "nothing" else built[0])
+    assert len(built) == (what != "nothing")
+    with library.lease() as edition:
+        assert edition.ranker.view.snapshot.layout == bundle.encoder.layout
     assert len(found(library)) == 5
     library.close()
 

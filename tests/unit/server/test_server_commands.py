@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from helpers.doubles import DoubleBundle, HashingEncoder, picture
+from helpers.doubles import DIMENSIONS, DoubleBundle, HashingEncoder, picture
 from radrank.client.cli import main
 from radrank.core.archive import Archive
 from radrank.server import commands
@@ -50,10 +52,21 @@ def test_build_imports_lists_what_it_skipped_and_counts(run, bundle, table):
     assert "4 studies, 3 images, 4 reports" in out
     code, out, _ = run("index", "info", "--archive", "home")
     assert (code, "4 studies, 3 images" in out) == (0, True)
+    assert f"{DIMENSIONS} dimensions" in out
     code, out, _ = run("index", "verify", "--archive", "home", "--at-least", "1.0")
     assert code == 0
     assert out.count("1.0000") == 12
     assert "image → report" in out
+
+
+def test_a_snapshot_that_another_version_laid_out_is_described_too(run, bundle, table, tmp_path):
+    run("index", "build", "--archive", "home", "--dataset", "csv", "--root", table, "--index", "exact")
+    manifest = next((tmp_path / "home" / "snapshots").glob("*/manifest.json"))
+    found = json.loads(manifest.read_text())
+    del found["layout"]
+    manifest.write_text(json.dumps(found | {"schema": 2, "dimensions": 32, "pairs": 2}))
+    code, out, err = run("index", "info", "--archive", "home")
+    assert (code, "unknown dimensions" in out) == (0, True), err
 
 
 def test_a_strict_build_stops_at_the_first_fault(run, bundle, table):

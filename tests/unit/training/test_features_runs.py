@@ -14,6 +14,7 @@ import torch
 from helpers.doubles import picture, study
 from helpers.made_up import (
     HEADS,
+    LAYOUT,
     SETTINGS,
     TOWER,
     feature_set,
@@ -23,6 +24,7 @@ from helpers.made_up import (
     tiny_run,
 )
 from radrank.core.errors import NotFound
+from radrank.core.graph import GraphSettings
 from radrank.core.studies import Modality, Split, Study, StudyImage, View
 from radrank.datasets import pixels
 from radrank.training import runs
@@ -171,6 +173,7 @@ def test_heads_come_back_as_they_were_saved(tmp_path):
     first, second = run.heads().vectors(read), Run(path=run.path).heads().vectors(read)
     assert all(np.array_equal(first[m], second[m]) for m in Modality)
     assert run.head_settings == run.heads().settings == HEADS
+    assert run.heads().layout == LAYOUT
     assert not run.heads().training
 
 
@@ -191,7 +194,6 @@ def test_a_reranker_comes_back_as_it_was_saved(tmp_path):
     log = [Epoch(epoch=0, loss=float("nan"), score=0.4, best=True), Epoch(epoch=1, loss=0.9, score=0.5, best=True)]
     folder = save_reranker(
         run,
-        "gat",
         tiny_reranker("gat", seed=9),
         settings={"epochs": 1},
         graph=SETTINGS,
@@ -205,6 +207,7 @@ def test_a_reranker_comes_back_as_it_was_saved(tmp_path):
     expected = tiny_reranker("gat", seed=9).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert (model.shape, model.training) == (tiny_reranker("gat").shape, False)
+    assert GraphSettings.from_json(record["graph"]) == SETTINGS
     assert (record["best_epoch"], record["validation"], record["validation_before"]) == (
         1,
         {"score": 0.5},
@@ -213,6 +216,18 @@ def test_a_reranker_comes_back_as_it_was_saved(tmp_path):
     lines = (folder / "log.jsonl").read_text().splitlines()
     assert lines[0] == '{"epoch": 0, "loss": null, "score": 0.4, "best": true}'
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folds_come_back_as_they_were_saved_and_no_others(tmp_path):
+    rng = np.random.default_rng(0)
+    folds = [(np.arange(3 * k, 3 * k + 3, dtype=np.int32), {m: rng.random((5, 4)) for m in Modality}) for k in range(3)]
+    run = Run(path=tmp_path)
+    assert run.folds(3) is None
+    run.save_folds(folds)
+    for (studies, vectors), (kept, others) in zip(folds, run.folds(3) or [], strict=True):
+        assert np.array_equal(studies, kept)
+        assert all(np.array_equal(vectors[m], others[m]) for m in Modality)
+    assert run.folds(2) is run.folds(4) is None
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import DIMENSIONS, HEADS, feature_set, tiny_inputs
+from helpers.made_up import DIMENSIONS, HEADS, LAYOUT, feature_set, tiny_inputs
 from radrank.core.studies import Modality, Split
 from radrank.core.vectors import fused_by_study, unit
 from radrank.training.features import FeatureSet
@@ -32,7 +32,7 @@ OFF = LossWeights(clip=0.0, contrastive=0.0, jaccard=0.0, abnormal=0.0, findings
 def untrained(**changes: object) -> Heads:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Heads(tiny_inputs().widths, GROUPS, replace(HEADS, **changes)).eval()  # type: ignore[arg-type]
+        return Heads(tiny_inputs().widths, FEATURES.groups, replace(HEADS, **changes)).eval()  # type: ignore[arg-type]
 
 
 def trained(
@@ -81,11 +81,13 @@ def test_a_vector_is_a_projection_beside_beliefs():
     vectors = heads.vectors(INPUTS)[IMAGE]
     projected = heads.project(torch.from_numpy(INPUTS[IMAGE].features), IMAGE).detach().numpy()
     share, width = HEADS.beliefs, HEADS.projection
-    assert heads.dimensions == DIMENSIONS == width + 1 + GROUPS + 2
+    assert heads.layout == LAYOUT
+    assert heads.layout.dimensions == DIMENSIONS == width + 1 + GROUPS + 2
     np.testing.assert_allclose(vectors[:, :width], (1 - share) ** 0.5 * projected, atol=1e-6)
     np.testing.assert_allclose(
         vectors[:, width : width + 1 + GROUPS], (share / 2) ** 0.5 * INPUTS[IMAGE].beliefs, atol=1e-6
     )
+    np.testing.assert_allclose(heads.layout.beliefs(vectors), INPUTS[IMAGE].beliefs, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.9])
@@ -140,7 +142,7 @@ def test_the_classifier_reads_one_minus_the_belief_in_normal_from_a_vector(m, sh
     heads = untrained(beliefs=share)
     arrays = heads.classifier_arrays()
     vectors = heads.join(directions(21), beliefs, m).numpy()
-    assert arrays[f"{m}_weight"].shape == (heads.dimensions,)
+    assert arrays[f"{m}_weight"].shape == (heads.layout.dimensions,)
     assert arrays[f"{m}_bias"].shape == ()
     abnormal = 1 / (1 + np.exp(-(vectors @ arrays[f"{m}_weight"] + arrays[f"{m}_bias"])))
     np.testing.assert_allclose(abnormal, 1 - normal, atol=0.08)
@@ -187,7 +189,7 @@ def test_without_their_terms_the_classifiers_learn_nothing():
     losses = LossWeights(abnormal=0.0, findings=0.0)
     moved = trained(losses=losses, weight_decay=0.0).classifiers.state_dict()
     torch.manual_seed(HEADS.seed)
-    fresh = Heads(tiny_inputs().widths, GROUPS, HEADS).classifiers.state_dict()
+    fresh = Heads(tiny_inputs().widths, FEATURES.groups, HEADS).classifiers.state_dict()
     assert all(torch.equal(moved[name], fresh[name]) for name in fresh)
 
 

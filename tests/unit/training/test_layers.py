@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from helpers.pyg import SAGEConv, conv_of, edges_of, hetero_data_of, messages_of
-from radrank.core.graph import NODE_TYPES, RELATIONS, GraphBatch, GraphSettings
-from radrank.export.golden import random_batch
+from helpers.pyg import GCNConv, SAGEConv, conv_of, edges_of
+from radrank.core.graph import GraphBatch
 from radrank.training.layers import KINDS, GatRelation, GcnRelation, SageRelation, gather
-from radrank.training.reranker import RelationalLayer, RerankerShape
 
 WIDTH = 16
-SETTINGS = GraphSettings(neighbours=3, table_width=6, query_neighbours=4, query_candidates=5, pairs=2)
+Layer = SageRelation | GcnRelation | GatRelation
 
 
 @pytest.fixture(autouse=True)
@@ -22,24 +19,41 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def states(graphs: int, nodes: int) -> Tensor:
-    return torch.randn(graphs, nodes, WIDTH)
+def made(kind: str) -> Layer:
+    """A layer whose bias counts."""
+    layer = KINDS[kind](WIDTH)
+    torch.nn.init.uniform_(bias_of(layer))
+    return layer
+
+
+def bias_of(layer: Layer) -> Tensor:
+    return layer.bias if isinstance(layer, GatRelation) else layer.linear.bias
+
+
+def states(*shape: int) -> Tensor:
+    return torch.randn(*shape, WIDTH)
 
 
 def table(graphs: int, targets: int, sources: int, degree: int, *, share: float = 0.6) -> tuple[Tensor, Tensor]:
-    """Distinct sources for every target, about `share` of them present; the first target of a graph has none."""
+    """Distinct sources for every target, about `share` of them present, all at 1; below, the first target of a graph
+    has none."""
     idx = torch.stack([torch.randperm(sources)[:degree] for _ in range(graphs * targets)])
     idx = idx.reshape(graphs, targets, degree)
-    idx[torch.rand(idx.shape) > share] = -1
-    idx[:, 0] = -1
+    if share < 1.0:
+        idx[torch.rand(idx.shape) > share] = -1
+        idx[:, 0] = -1
     return idx, torch.where(idx >= 0, torch.rand(idx.shape), 0.0)
 
 
-def in_pyg(layer, source: Tensor, target: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
-    index, edge_weight = edges_of(idx, weight, source.shape[1])
+def in_pyg(layer: Layer, source: Tensor, target: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
+    index, edge_weight = edges_of(idx, weight, source.shape[-2] if source.dim() == 3 else 0)
     edges = {"edge_attr": edge_weight[:, None]} if isinstance(layer, GatRelation) else {"edge_weight": edge_weight}
-    heard = conv_of(layer)((source.flatten(0, 1), target.flatten(0, 1)), index, **edges)
+    heard = conv_of(layer)((source.reshape(-1, WIDTH), target.reshape(-1, WIDTH)), index, **edges)
     return heard.reshape(target.shape)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gather_takes_each_graphs_own_states():
@@ -49,14 +63,28 @@ def test_gather_takes_each_graphs_own_states():
     assert found[1, 0, 0].tolist() == [8, 9]
 
 
+def test_gather_takes_states_that_all_graphs_share():
+    found = gather(torch.arange(6.0).reshape(3, 2), torch.tensor([[[2, 0]], [[1, -1]]]))
+    assert found.shape == (2, 1, 2, 2)
+    assert found[0, 0].tolist() == [[4, 5], [0, 1]]
+    assert found[1, 0, 0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own sources", "shared sources"])
+@pytest.mark.parametrize("share", [1.0, 0.6], ids=["dense", "padded"])
 @pytest.mark.parametrize("graphs", [1, 5])
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_relation_hears_what_it_hears_in_pyg(kind, graphs):
-    layer = KINDS[kind](WIDTH)
-    source, target, edges = states(graphs, 11), states(graphs, 7), table(graphs, 7, 11, 5)
-    torch.testing.assert_close(
-        layer(source, target, *edges), in_pyg(layer, source, target, *edges), atol=1e-5, rtol=1e-5
-    )
+def test_a_relation_hears_what_it_hears_in_pyg(kind, graphs, share, shared):
+    layer = made(kind)
+    source = states(11) if shared else states(graphs, 11)
+    target, edges = states(graphs, 7), table(graphs, 7, 11, 5, share=share)
+    close(layer(source, target, *edges), in_pyg(layer, source, target, *edges))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_shared_sources_are_heard_as_a_copy_in_every_graph(kind):
+    layer, source, target, edges = made(kind), states(11), states(5, 7), table(5, 7, 11, 5)
+    close(layer(source, target, *edges), layer(source.expand(5, 11, WIDTH), target, *edges))
 
 
 @pytest.mark.parametrize("graphs", [1, 5])
@@ -68,48 +96,44 @@ def test_sage_with_weights_of_one_is_sageconv(graphs):
     conv.load_state_dict({"lin_l.weight": layer.linear.weight, "lin_l.bias": layer.linear.bias})
     index, _ = edges_of(idx, ones, 11)
     expected = conv((source.flatten(0, 1), target.flatten(0, 1)), index).reshape(target.shape)
-    torch.testing.assert_close(layer(source, target, idx, ones), expected, atol=1e-5, rtol=1e-5)
+    close(layer(source, target, idx, ones), expected)
+
+
+def test_gcn_under_a_batchs_norm_is_gcnconv():
+    """Nodes that hear from nodes of their own kind, as candidates do: there GCNConv's own normalisation applies, with
+    in-degrees at both ends, so edges go both ways."""
+    layer = made("gcn")
+    weight = torch.rand(7, 7).triu(1) * (torch.rand(7, 7) < 0.7)
+    weight = (weight + weight.T)[None]
+    idx = torch.where(weight > 0, torch.arange(7), -1)
+    arrays = {"candidate_candidate.idx": idx.numpy(), "candidate_candidate.weight": weight.numpy()}
+    norm = GraphBatch(arrays=arrays, candidates=(7,)).feed(["candidate_candidate.norm"])
+    conv = GCNConv(WIDTH, WIDTH, add_self_loops=False)
+    conv.load_state_dict({"lin.weight": layer.linear.weight, "bias": layer.linear.bias})
+    nodes = states(1, 7)
+    found = layer(nodes, nodes, idx, torch.from_numpy(norm["candidate_candidate.norm"]))
+    close(found[0], conv(nodes[0], *edges_of(idx, weight, 7)))
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_relation_without_any_edge_says_its_bias(kind):
-    layer = KINDS[kind](WIDTH)
-    torch.nn.init.uniform_(layer.bias if isinstance(layer, GatRelation) else layer.linear.bias)
+    layer = made(kind)
     idx, weight = torch.full((2, 7, 5), -1), torch.zeros(2, 7, 5)
     heard = layer(states(2, 11), states(2, 7), idx, weight)
-    bias = layer.bias if isinstance(layer, GatRelation) else layer.linear.bias
-    assert torch.equal(heard, bias.expand(2, 7, WIDTH))
+    assert torch.equal(heard, bias_of(layer).expand(2, 7, WIDTH))
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_what_stands_at_an_absent_edge_is_not_heard(kind):
-    layer = KINDS[kind](WIDTH)
+    layer = made(kind)
     source, target, (idx, weight) = states(1, 11), states(1, 7), table(1, 7, 11, 5)
+    nobodys = idx == 0  # the node that a gather takes where there is none
+    idx, weight = idx.masked_fill(nobodys, -1), weight.masked_fill(nobodys, 0.0)
     loud = source.clone()
-    unheard = [node for node in range(11) if node not in idx.unique().tolist()]
-    loud[:, unheard] = 1e6
+    loud[:, 0] = 1e6
     assert torch.equal(layer(loud, target, idx, weight), layer(source, target, idx, weight))
 
 
 def test_attention_needs_a_width_that_its_heads_share():
     with pytest.raises(ValueError, match="multiple of 4"):
         GatRelation(18)
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_a_whole_layer_hears_what_heteroconv_hears(kind):
-    layer = RelationalLayer(RerankerShape(kind=kind, dimensions=8, width=WIDTH))
-    batch = random_batch(np.random.default_rng(3), 8, SETTINGS, graphs=4, candidates=9)
-    data = hetero_data_of(batch)
-    dense = {t: torch.randn(4, data[t].place.shape[1], WIDTH) for t in NODE_TYPES}
-    real = {t: data[t].place >= 0 for t in NODE_TYPES}
-    expected = messages_of(layer, kind, {t: dense[t][real[t]] for t in NODE_TYPES}, data)
-    heard = layer.messages(dense, tensors(batch, GcnRelation.edge_array if kind == "gcn" else "weight"))
-    for t in NODE_TYPES:
-        rooted = expected[t] + layer.roots[t](dense[t][real[t]])
-        torch.testing.assert_close(heard[t][real[t]], rooted, atol=1e-5, rtol=1e-5)
-
-
-def tensors(batch: GraphBatch, edge_array: str) -> dict[str, Tensor]:
-    names = [f"{r.name}.{part}" for r in RELATIONS for part in ("idx", edge_array)]
-    return {name: torch.from_numpy(array) for name, array in batch.feed(names).items()}

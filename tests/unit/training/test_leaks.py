@@ -12,40 +12,47 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.made_up import DIMENSIONS, SETTINGS, feature_set, tiny_reranker
+from helpers.doubles import joined
+from helpers.made_up import GROUPS, KINDS, LAYOUT, SETTINGS, feature_set, tiny_reranker
+from radrank.core.graph import ARCHIVE_RELATIONS, DIRECTIONS
 from radrank.core.studies import Modality, Split
-from radrank.core.vectors import unit
-from radrank.training.episodes import Episode, episodes, make_world
+from radrank.training.episodes import Episodes, episodes, make_world
 from radrank.training.features import FeatureSet
-from radrank.training.layers import KINDS
+from radrank.training.reranker import VARIANTS
 
-FEATURES = feature_set()
-TRAIN, TEST = FEATURES.of_split(Split.TRAIN), FEATURES.of_split(Split.TEST)
+PLAIN = feature_set()
+TRAIN, TEST = PLAIN.of_split(Split.TRAIN), PLAIN.of_split(Split.TEST)
+SAME = PLAIN.same_text.copy()
+SAME[TEST[[4, 9]]] = SAME[TEST[2]]  # three test studies say the same
+FEATURES = replace(PLAIN, same_text=SAME)
 _RNG = np.random.default_rng(0)
 VECTORS = {
-    m: unit(_RNG.normal(size=(len(FEATURES.study[m]), DIMENSIONS)) + _RNG.normal(size=DIMENSIONS)) for m in Modality
+    m: joined(
+        _RNG.normal(size=(len(PLAIN.study[m]), LAYOUT.projection)) + _RNG.normal(size=LAYOUT.projection),
+        _RNG.random((len(PLAIN.study[m]), 1 + len(GROUPS))),
+        m,
+        LAYOUT,
+    )
+    for m in Modality
 }
+Inputs = dict[str, np.ndarray]
 
 
-def asked(features: FeatureSet) -> list[Episode]:
+def asked(features: FeatureSet, vectors: dict[Modality, np.ndarray] = VECTORS, *, shuffled: bool = False) -> Episodes:
     """Test queries over the test gallery, with the training studies for archive."""
-    world = make_world(features, VECTORS, gallery=TEST, archive=TRAIN, settings=SETTINGS)
-    return list(episodes(world, candidates=12))
+    settings = replace(SETTINGS, shuffled=shuffled)
+    world = make_world(features, vectors, gallery=TEST, archive=TRAIN, layout=LAYOUT, settings=settings)
+    return episodes(world, candidates=12)
 
 
-def batches(found: list[Episode]) -> list[dict[str, np.ndarray]]:
-    """All that any re-ranker could read of these queries, one direction a batch."""
-    names = [n for kind in KINDS for n in tiny_reranker(kind).array_names]
-    size = len(TEST)
-    return [
-        dict(found[0].world.builder.batch([e.graph for e in found[i : i + size]]).feed(dict.fromkeys(names)))
-        for i in range(0, len(found), size)
-    ]
+def inputs(found: Episodes) -> Inputs:
+    """All that any re-ranker could read of these queries."""
+    return dict(found.batch.feed(dict.fromkeys(n for name in VARIANTS for n in tiny_reranker(name).array_names)))
 
 
 @torch.inference_mode()
-def scores(arrays: dict[str, np.ndarray], kind: str) -> np.ndarray:
-    return tiny_reranker(kind)({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
+def scores(arrays: Inputs, name: str) -> np.ndarray:
+    return tiny_reranker(name, layers=2)({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
 
 
 def with_pairs_permuted(studies: np.ndarray) -> FeatureSet:
@@ -61,46 +68,67 @@ def with_labels_permuted(studies: np.ndarray) -> FeatureSet:
     return replace(FEATURES, labels=labels, normal=normal)
 
 
-def unequal(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> set[str]:
+def unequal(left: Inputs, right: Inputs) -> set[str]:
     """Names of the arrays that differ, in bits or in shape."""
-    pairs = zip(left, right, strict=True)
-    return {name for one, other in pairs for name in one if one[name].tobytes() != other[name].tobytes()}
+    assert left.keys() == right.keys()
+    return {name for name in left if left[name].tobytes() != right[name].tobytes()}
 
 
 @pytest.fixture(scope="module")
-def plain() -> list[dict[str, np.ndarray]]:
-    return batches(asked(FEATURES))
+def plain() -> Inputs:
+    return inputs(asked(FEATURES))
 
 
-def test_pair_links_of_test_studies_reach_no_input(plain):
-    changed = asked(with_pairs_permuted(TEST))
-    assert any(not np.array_equal(a.gains, b.gains) for a, b in zip(asked(FEATURES), changed, strict=True))
-    assert unequal(plain, batches(changed)) == set()
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_pair_links_of_test_studies_reach_no_input(shuffled):
+    before, after = (asked(each, shuffled=shuffled) for each in (FEATURES, with_pairs_permuted(TEST)))
+    assert not np.array_equal(before.gains == 3.0, after.gains == 3.0)  # of a study's other item alone
+    assert unequal(inputs(before), inputs(after)) == set()
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_pair_links_of_test_studies_reach_no_score(plain, kind):
-    for before, after in zip(plain, batches(asked(with_pairs_permuted(TEST))), strict=True):
-        assert scores(before, kind).tobytes() == scores(after, kind).tobytes()
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if not variant.shuffled])
+def test_pair_links_of_test_studies_reach_no_score(plain, name):
+    assert scores(plain, name).tobytes() == scores(inputs(asked(with_pairs_permuted(TEST))), name).tobytes()
 
 
-def test_labels_of_test_studies_reach_no_input(plain):
-    changed = asked(with_labels_permuted(TEST))
-    assert any(not np.array_equal(a.gains, b.gains) for a, b in zip(asked(FEATURES), changed, strict=True))
-    assert unequal(plain, batches(changed)) == set()
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_labels_of_test_studies_reach_no_input(shuffled):
+    before, after = (asked(each, shuffled=shuffled) for each in (FEATURES, with_labels_permuted(TEST)))
+    assert not np.array_equal(before.gains, after.gains)
+    assert unequal(inputs(before), inputs(after)) == set()
 
 
 def test_pair_links_and_labels_of_the_archive_are_read(plain):
-    assert "report_paired.idx" in unequal(plain, batches(asked(with_pairs_permuted(TRAIN))))
-    assert unequal(plain, batches(asked(with_labels_permuted(TRAIN)))) == {"image_scalars", "report_scalars"}
+    told = {m.value for m in Modality}
+    assert told <= unequal(plain, inputs(asked(with_pairs_permuted(TRAIN))))
+    assert unequal(plain, inputs(asked(with_labels_permuted(TRAIN)))) == told
 
 
-def test_a_querys_graph_holds_no_other_test_query(plain):
-    """Its nodes are itself, its candidates of the target's type, and training studies."""
-    for episode in asked(FEATURES):
-        for m in Modality:
-            assert set(episode.world.archive[m].study[episode.graph.archive_rows[m]].tolist()) <= set(TRAIN.tolist())
-    others = {e.graph.query.tobytes() for e in asked(FEATURES)}
-    image_to_report = plain[1]  # directions come image→image, image→report, …
-    images = {vector.tobytes() for graph in image_to_report["image"] for vector in graph}
-    assert not images & others
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_labels_of_the_archive_reach_scores(plain, kind):
+    assert not np.array_equal(scores(plain, kind), scores(inputs(asked(with_labels_permuted(TRAIN))), kind))
+
+
+def test_archive_nodes_are_of_training_studies_alone(plain):
+    """Facts are told of the archive's items and of nobody else, and every edge from an archive leads to one of them."""
+    for m in Modality:
+        assert len(plain[m.value]) == len(TRAIN)
+    for relation in ARCHIVE_RELATIONS:
+        assert plain[f"{relation.name}.idx"].max() < len(TRAIN)
+
+
+@pytest.mark.parametrize(("m", "place"), [(Modality.IMAGE, 3), (Modality.REPORT, 5)])
+def test_another_query_is_in_no_graph_across_modalities(plain, m, place):
+    """One test study's item is moved: of the queries of its modality that rank the other, its own graph alone
+    changes."""
+    rows = np.flatnonzero(PLAIN.study[m] == TEST[place])
+    vectors = {**VECTORS, m: VECTORS[m].copy()}
+    vectors[m][rows] = np.roll(vectors[m][rows], 1, axis=1)
+    changed = inputs(asked(FEATURES, vectors))
+    queries = np.flatnonzero(plain["direction"] == DIRECTIONS.index((m, m.other)))
+    touched = np.zeros(len(queries), dtype=bool)
+    for name in plain:
+        if name not in list(Modality):
+            touched |= [plain[name][row].tobytes() != changed[name][row].tobytes() for row in queries]
+    assert touched.sum() == 1
+    assert np.array_equal(touched, (plain["query"] != changed["query"])[queries].any(axis=1))

@@ -198,6 +198,13 @@ def test_every_epoch_is_told(epochs, told):
     assert len(done) == told
 
 
+@pytest.mark.parametrize("epochs", range(1, 7))
+def test_a_few_steps_are_enough(epochs):
+    few = slice(0, 6)
+    labeller = fitted(replace(SETTINGS, epochs=epochs), rows=ROWS[few], labels=LABELS[few], texts=TEXTS[few])
+    assert all(torch.isfinite(value).all() for value in labeller.state_dict().values())
+
+
 def test_fewer_images_than_a_batch_are_one_batch():
     few = slice(0, 6)
     labeller = fitted(replace(SETTINGS, epochs=1), rows=ROWS[few], labels=LABELS[few], texts=TEXTS[few])

@@ -1,12 +1,11 @@
 """Projector heads: one MLP a modality into one space, trained by the multi-task loss over frozen inputs.
 
-A vector is two parts side by side: the projection, and what the labeller of its modality believes of the findings.
-Both together have unit length, so that one dot product compares both, and re-rankers can read the beliefs.
+Beside the projection a vector holds what the labeller of its modality believes of the findings: see core.layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from radrank.core.layout import BELIEF_NORM, VectorLayout
 from radrank.core.relevance import gains, jaccard, ndcg, reciprocal_rank
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, exact_neighbours, fused_by_study
 from radrank.training.features import FeatureSet
 from radrank.training.inputs import Inputs
 from radrank.training.losses import abnormal_loss, clip_loss, findings_loss, supervised_contrastive_loss
-
-BELIEF_NORM = 2.0**0.5  # beliefs of norm √2, about two certain findings, fill their part of a vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,19 +82,14 @@ class ProjectorHead(nn.Module):
 class Heads(nn.Module):
     """Both projectors, the classifiers that train them, and the learnt inverse temperature."""
 
-    def __init__(self, widths: Mapping[Modality, int], groups: int, settings: HeadSettings) -> None:
+    def __init__(self, widths: Mapping[Modality, int], groups: Sequence[str], settings: HeadSettings) -> None:
         super().__init__()
         self.widths = dict(widths)
-        self.groups = groups
+        self.layout = VectorLayout(projection=settings.projection, share=settings.beliefs, groups=tuple(groups))
         self.settings = settings
         self.projectors = nn.ModuleDict({m.value: ProjectorHead(widths[m], settings) for m in Modality})
-        self.classifiers = nn.ModuleDict({m.value: nn.Linear(settings.projection, 1 + groups) for m in Modality})
+        self.classifiers = nn.ModuleDict({m.value: nn.Linear(settings.projection, 1 + len(groups)) for m in Modality})
         self.log_scale = nn.Parameter(torch.tensor(1.0 / settings.temperature).log())
-
-    @property
-    def dimensions(self) -> int:
-        """Of whole vectors: projection, beliefs, and a place in each modality that makes the length one."""
-        return self.settings.projection + 1 + self.groups + len(Modality)
 
     def project(self, features: Tensor, modality: Modality) -> Tensor:
         """The projected part alone, unit vectors [n, projection]."""
@@ -108,7 +101,7 @@ class Heads(nn.Module):
         return cast(Tensor, self.classifiers[modality.value](projected)) * 8.0
 
     def join(self, projected: Tensor, beliefs: Tensor, modality: Modality) -> Tensor:
-        """Unit vectors [n, dimensions]: √(1 − share) of the projection beside √share of the beliefs.
+        """Unit vectors [n, d] of unit projections and beliefs [n, 1 + groups], laid out as core.layout says.
 
         Across modalities the beliefs' part of a dot product is share · (p · q) / 2.
         """
@@ -125,13 +118,13 @@ class Heads(nn.Module):
         return self.join(self.project(features, modality), beliefs, modality)
 
     def classifier_arrays(self) -> dict[str, NDArray[np.float32]]:
-        """`<modality>_weight` [dimensions] and `<modality>_bias` []: the logit of an abnormal study, from a vector.
+        """`<modality>_weight` [d] and `<modality>_bias` []: the logit of an abnormal study, from a vector.
 
         The belief in "normal" stands in the vector itself: the logit is linear in it, right at 0, ½ and 1.
         """
         steep = 5.0  # nearest to the belief itself between 0.1 and 0.9
-        weight = np.zeros(self.dimensions, dtype=np.float32)
-        weight[self.settings.projection] = -steep * BELIEF_NORM / self.settings.beliefs**0.5
+        weight = np.zeros(self.layout.dimensions, dtype=np.float32)
+        weight[self.layout.projection] = -steep * self.layout.belief_scale
         return {
             f"{m}_{name}": value
             for m in Modality
@@ -177,7 +170,7 @@ def train_heads(
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    heads = Heads({m: inputs[m].features.shape[1] for m in Modality}, features.labels.shape[1] - 1, settings)
+    heads = Heads({m: inputs[m].features.shape[1] for m in Modality}, features.groups, settings)
     batches = Batches(features, train)
     steps = max(1, len(batches.pool) // settings.batch_size)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -17,22 +17,25 @@ from torch.nn import functional as F
 class RelationLayer(Protocol):
     """Messages of one relation.
 
-    source [B, S, h] and target [B, T, h] are node states; idx int64 [B, T, k] are places among the source nodes, −1
-    where there is no edge; weight [B, T, k]. Returns [B, T, h]; a node without edges hears nothing but the bias.
+    source [B, S, h] and target [B, T, h] are node states, source [S, h] where all graphs share them; idx int64
+    [B, T, k] are places among the source nodes, −1 where there is no edge; weight [B, T, k]. Returns [B, T, h]; a node
+    without edges hears nothing but the bias.
     """
 
     def __call__(self, source: Tensor, target: Tensor, idx: Tensor, weight: Tensor) -> Tensor: ...
 
 
 def gather(states: Tensor, idx: Tensor) -> Tensor:
-    """states [B, S, h] at idx int64 [B, T, k] → [B, T, k, h]; −1 takes any state, to be masked by the caller.
+    """states [B, S, h], or [S, h], at idx int64 [B, T, k] → [B, T, k, h]; −1 takes any, to be masked by the caller.
 
     One index_select over the flattened batch, since that becomes a plain ONNX Gather on axis 0.
     """
-    graphs, nodes, width = states.shape
-    offsets = torch.arange(graphs, device=idx.device).reshape(graphs, 1, 1) * nodes
-    flat = (idx.clamp(min=0) + offsets).reshape(-1)
-    return states.reshape(graphs * nodes, width).index_select(0, flat).reshape(*idx.shape, width)
+    places = idx.clamp(min=0)
+    if states.dim() == 3:
+        graphs, nodes, _ = states.shape
+        places = places + torch.arange(graphs, device=idx.device).reshape(graphs, 1, 1) * nodes
+        states = states.flatten(end_dim=1)
+    return states.index_select(0, places.reshape(-1)).reshape(*idx.shape, states.shape[-1])
 
 
 class SageRelation(nn.Module):

@@ -5,32 +5,42 @@ RUN/run.json                 data set, backbone, heads' settings, counts, versio
     maps.f16                 the image tower's maps, which tuning reads (of the data set, likewise)
     inputs.safetensors       the tuned image tower, the lexicon, and what scales their outputs
     heads.safetensors        heads_log.jsonl  heads_curves.png
-    rerankers/<kind>/settings.json  reranker.safetensors  log.jsonl  curves.png
+    folds.npz                vectors of the data set by cross-fitted encoders, which re-rankers train on (likewise)
+    rerankers/<name>/settings.json  reranker.safetensors  log.jsonl  curves.png
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from radrank.core.errors import NotFound
 from radrank.core.files import write_json
 from radrank.core.graph import GraphSettings
 from radrank.core.studies import Modality
+from radrank.core.vectors import Matrix
 from radrank.training.backbones import Backbone, load_backbone
-from radrank.training.features import FeatureSet
+from radrank.training.features import MAPS, FeatureSet
 from radrank.training.heads import Epoch, Heads, HeadSettings, LossWeights
 from radrank.training.inputs import HeadInputs, empty_inputs
 from radrank.training.reranker import GraphReranker, RerankerShape
 from radrank.training.tower import TowerSettings
 
+Fold = tuple[NDArray[np.int32], Mapping[Modality, Matrix]]
+"""Training studies, and the vectors of every item by an encoder that has not seen them."""
+
+FEATURES = "features.npz"
 _VERSIONS = ("torch", "transformers", "numpy")
 
 
@@ -64,7 +74,17 @@ class Run:
 
     @property
     def features(self) -> FeatureSet:
-        return FeatureSet.load(self.path / "features.npz")
+        return FeatureSet.load(self.path / FEATURES)
+
+    def lend_features(self, to: Path) -> FeatureSet:
+        """The features, standing in the directory of another run too."""
+        for name in (FEATURES, MAPS):
+            (to / name).unlink(missing_ok=True)
+            try:
+                os.link(self.path / name, to / name)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(self.path / name, to / name)
+        return FeatureSet.load(to / FEATURES)
 
     def inputs(self, backbone: Backbone) -> HeadInputs:
         """What stands between this backbone's towers and the heads."""
@@ -73,7 +93,7 @@ class Run:
             backbone.image_tower.tail,
             image_width=backbone.image_width,
             text_width=backbone.text_width,
-            groups=self.record["heads"]["groups"],
+            groups=len(self.record["heads"]["groups"]),
             words=len(stored["report.labeller.lexicon.vocabulary"]),
             settings=self.tower_settings,
         )
@@ -86,6 +106,21 @@ class Run:
         heads = Heads(widths, found["groups"], self.head_settings)
         heads.load_state_dict(load_file(self.path / "heads.safetensors"))
         return heads.eval()
+
+    def folds(self, count: int) -> list[Fold] | None:
+        """The folds of cross-fitting kept here, None where there are not `count` of them."""
+        source = self.path / "folds.npz"
+        if not source.is_file():
+            return None
+        with np.load(source) as stored:
+            if f"{count - 1}/studies" not in stored or f"{count}/studies" in stored:
+                return None
+            return [(stored[f"{k}/studies"], {m: stored[f"{k}/{m}"] for m in Modality}) for k in range(count)]
+
+    def save_folds(self, folds: Sequence[Fold]) -> None:
+        arrays: dict[str, NDArray[Any]] = {f"{k}/studies": studies for k, (studies, _) in enumerate(folds)}
+        arrays |= {f"{k}/{m}": vectors[m] for k, (_, vectors) in enumerate(folds) for m in Modality}
+        np.savez(self.path / "folds.npz", allow_pickle=False, **arrays)
 
     def rerankers(self) -> dict[str, Path]:
         """Directories of the re-rankers trained so far, by name."""
@@ -127,7 +162,7 @@ def save_heads(
             "heads": {
                 "settings": asdict(heads.settings),
                 "widths": {m.value: heads.widths[m] for m in Modality},
-                "groups": heads.groups,
+                "groups": list(heads.layout.groups),
                 "validation": dict(quality),
             },
             "inputs": {"tower": asdict(tower)},
@@ -139,7 +174,6 @@ def save_heads(
 
 def save_reranker(
     run: Run,
-    kind: str,
     model: GraphReranker,
     *,
     settings: Mapping[str, Any],
@@ -149,11 +183,12 @@ def save_reranker(
     quality: Mapping[str, float],
     before: Mapping[str, float],
 ) -> Path:
-    folder = run.path / "rerankers" / kind
+    name = model.shape.name
+    folder = run.path / "rerankers" / name
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "reranker.safetensors")
     _save_log(folder / "log.jsonl", log)
-    plot_curves(folder / "curves.png", log, f"re-ranker {kind}")
+    plot_curves(folder / "curves.png", log, f"re-ranker {name}")
     write_json(
         folder / "settings.json",
         {

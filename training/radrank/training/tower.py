@@ -96,7 +96,8 @@ def fit_image_labeller(
     groups = [{"params": part, "lr": rate} for part, rate in zip((outputs, network.parameters()), rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     batches = max(1, len(rows) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=epochs * batches + 1, pct_start=0.2)
+    total = max(6, epochs * batches + 1)  # a fifth of five steps less one is none, which OneCycleLR divides by
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=0.2)
     features = None if tuned else _features(network, maps, rows)
     scale = labels.shape[1] / 4  # the mean over many rare findings would hardly pull
     for _ in range(epochs):
