@@ -1,0 +1,303 @@
+"""Retrieval quality from one command: seeds, recipes of heads, re-rankers and their controls, transfer, leak tests.
+
+OUT/seed-<k>/      a run directory for each seed: what is there already is not trained again
+    target/        features of the data set that is transferred to
+    heads.md  report.md  transfer-<archive>.md, the same as .json, and plots
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from radrank.bench.recipes import BELIEFS, CLIP_ALONE, FROZEN, LEXICON, WORK, Recipes, Space
+from radrank.bench.spaces import About, TorchReranker, collection
+from radrank.core.errors import InvalidQuery
+from radrank.core.graph import GraphSettings
+from radrank.core.layout import VectorLayout
+from radrank.core.studies import Modality, Split
+from radrank.datasets import open_dataset
+from radrank.datasets.progress import Task
+from radrank.engines.bundle import OnnxReranker
+from radrank.engines.onnxruntime import OnnxEngine
+from radrank.evaluation.collection import Collection
+from radrank.evaluation.evaluate import Baseline, Findings, evaluate
+from radrank.evaluation.figures import cloud
+from radrank.evaluation.judge import Judged, judge
+from radrank.evaluation.maps import Cloud
+from radrank.evaluation.matching import find_offset, with_offset
+from radrank.evaluation.metrics import Scores, normals_share
+from radrank.evaluation.results import Family, Report, Table
+from radrank.evaluation.scoring import Block, Direction, Scorer, Seed
+from radrank.evaluation.subject import Blocks, of_split, transferred
+from radrank.evaluation.worlds import World
+from radrank.export.onnx import export_reranker
+from radrank.training.features import FeatureSet, extract
+from radrank.training.heads import HeadSettings
+from radrank.training.listwise import RerankerSettings
+from radrank.training.pipeline import Reporter, run_heads, run_rerankers
+from radrank.training.reranker import SERVED
+from radrank.training.runs import Run
+from radrank.training.tower import TowerSettings
+
+MISSION: tuple[Direction, ...] = ((Modality.IMAGE, Modality.REPORT), (Modality.REPORT, Modality.IMAGE))
+RERANKERS = ("sage", "gcn", "gat", "mlp", "mlp_bare", "sage_shuffled", "sage_alone")
+PROJECTION = "projection alone"
+_TIMED = 200  # queries that a re-ranker is timed on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """transfer: data set and root of another collection, judged whole; command: that the report tells"""
+
+    dataset: str
+    root: Path | None
+    out: Path
+    seeds: int = 5
+    backbone: str = "compact"
+    weights: Path | None = None
+    tower_epochs: int = 6
+    split: Split = Split.TEST
+    rerankers: Sequence[str] = RERANKERS
+    transfer: tuple[str, Path | None] | None = None
+    candidates: int = 100
+    draws: int = 1_000
+    workers: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """heads: recipes compared; findings: the served recipe's; transfers: by the archive that was used; clouds: the
+    first seed's space before (the CLIP loss alone) and after
+    """
+
+    heads: Report
+    findings: Findings
+    transfers: Mapping[str, Findings]
+    clouds: tuple[Cloud, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trained:
+    """One seed. spaces: of every recipe of heads, by name"""
+
+    name: str
+    run: Run
+    features: FeatureSet
+    layout: VectorLayout
+    spaces: Mapping[str, Space]
+    rerankers: Mapping[str, TorchReranker]
+
+    def collection(self, recipe: str, about: About) -> Collection:
+        """The data set by one recipe; p(normal) is always that of the served one, which tells it best."""
+        space, served = self.spaces[recipe], self.spaces[BELIEFS].vectors
+        beliefs = {**served, Modality.IMAGE: served[Modality.IMAGE][space.images]}
+        return collection(space.features, space.vectors, about, layout=self.layout, beliefs=beliefs)
+
+
+def quality(options: Options, *, reporter: Reporter) -> Quality:
+    """Trains what is missing and judges it. Raises RadrankError."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    seeds = [_trained(options, seed, reporter) for seed in range(options.seeds)]
+    about = About.of(open_dataset(options.dataset, options.root))
+    with threadpool_limits(limits=1, user_api="blas"):
+        heads = Report(
+            title=f"Heads on {options.dataset}, {options.split}, {options.seeds} seeds",
+            notes=(f"`{options.command}`", "Changes are against the first row of each table's recipes."),
+            tables=tuple(
+                _recipes(seeds, about, direction, options, reference)
+                for reference in (CLIP_ALONE, FROZEN)
+                for direction in MISSION
+            ),
+        )
+        findings = _judged(seeds, about, options, reporter.task)
+        transfers = _transferred(seeds, about, options, reporter) if options.transfer else {}
+        clouds = [
+            cloud(recipe, of_split(seeds[0].collection(recipe, about), options.split))
+            for recipe in (CLIP_ALONE, BELIEFS)
+        ]
+    return Quality(heads=heads, findings=findings, transfers=transfers, clouds=tuple(clouds))
+
+
+def cost(options: Options, name: str) -> tuple[float, float]:
+    """Median milliseconds a query of the graph, with the scans for its neighbours, and of the re-ranker's ONNX file:
+    one thread, the first seed."""
+    run = Run(path=options.out / "seed-0")
+    about = About.of(open_dataset(options.dataset, options.root))
+    features, backbone, heads = run.features, run.backbone(), run.heads()
+    vectors = heads.vectors(run.inputs(backbone).of(features))
+    world = of_split(collection(features, vectors, about, layout=heads.layout, beliefs=vectors), options.split)[
+        0
+    ].judged
+    model, record = run.reranker(name)
+    settings = GraphSettings.from_json(record["graph"])
+    times = []
+    with TemporaryDirectory() as folder, threadpool_limits(limits=1):
+        trials = {direction: world.trial(*direction) for direction in MISSION}
+        examples = [world.graph(trial, 0, settings, candidates=options.candidates)[1] for trial in trials.values()]
+        path = Path(folder) / "reranker.onnx"
+        export_reranker(model, [dict(example.feed(model.array_names)) for example in examples], path)
+        engine = OnnxReranker(OnnxEngine(path, sha256="", precision="fp32", threads=1), settings)
+        for trial in trials.values():
+            for row in range(min(_TIMED, len(trial.queries))):
+                start = time.perf_counter()
+                _, batch = world.graph(trial, row, settings, candidates=options.candidates)
+                built = time.perf_counter()
+                engine.score(batch)
+                times.append((built - start, time.perf_counter() - built))
+        engine.close()
+    graph, rerank = np.median(times, axis=0) * 1e3
+    return float(graph), float(rerank)
+
+
+def _trained(options: Options, seed: int, reporter: Reporter) -> _Trained:
+    """A seed with everything trained; what an earlier, interrupted command left is used."""
+    run = Run(path=options.out / f"seed-{seed}")
+    if not (run.path / "heads.safetensors").is_file():
+        run_heads(
+            run.path,
+            dataset=options.dataset,
+            root=options.root,
+            backbone=options.backbone,
+            weights=options.weights,
+            settings=HeadSettings(seed=seed),
+            tower=TowerSettings(epochs=options.tower_epochs, seed=seed),
+            reporter=reporter,
+            like=Run(path=options.out / "seed-0") if seed else None,
+        )
+    missing = [name for name in options.rerankers if name not in run.rerankers()]
+    if missing:
+        settings = RerankerSettings(candidates=options.candidates, seed=seed)
+        run_rerankers(run, missing, settings=settings, graph=GraphSettings(), reporter=reporter)
+    features, backbone, heads = run.features, run.backbone(), run.heads()
+    recipes = Recipes(features=features, inputs=run.inputs(backbone).of(features), settings=run.head_settings)
+    with reporter.task(f"recipes, {run.path.name}", WORK) as step:
+        spaces = recipes.spaces(heads, step)
+    rerankers = {}
+    for name in options.rerankers:
+        model, record = run.reranker(name)
+        settings_of = replace(GraphSettings.from_json(record["graph"]), shuffled=model.shape.variant.shuffled)
+        rerankers[name] = TorchReranker(model, settings_of)
+    return _Trained(
+        name=run.path.name, run=run, features=features, layout=heads.layout, spaces=spaces, rerankers=rerankers
+    )
+
+
+def _recipes(seeds: Sequence[_Trained], about: About, direction: Direction, options: Options, reference: str) -> Table:
+    """Every recipe of heads in one direction. Matched rows have the reference's share of normals, by one p(normal)."""
+    names = [reference, *(name for name in seeds[0].spaces if name != reference)]
+    plain: dict[str, list[Scores]] = {name: [] for name in names}
+    matched: dict[str, list[Scores]] = {name: [] for name in names}
+    for seed in seeds:
+        eyes = _block(seed.collection(reference, about), options)
+        trial, tuning = eyes.judged.trial(*direction), _tuning(eyes).trial(*direction)
+        share = float(normals_share(tuning, tuning.cosines).mean())
+        for name in names:
+            block = _block(seed.collection(name, about), options)
+            scores = block.judged.trial(*direction).cosines
+            offset = find_offset(tuning, _tuning(block).trial(*direction).cosines, share)
+            plain[name].append(scores)
+            matched[name].append(with_offset(trial, scores, offset))
+    trial = _block(seeds[0].collection(reference, about), options).judged.trial(*direction)
+    rows = [
+        Judged(name=name, family=Family.EMBEDDING, matched=is_matched, scores=tuple(found[name]))
+        for is_matched, found in ((False, plain), (True, matched))
+        for name in names
+    ]
+    return judge(trial, rows, reference=reference, draws=options.draws)
+
+
+def _block(studies: Collection, options: Options) -> Block:
+    return of_split(studies, options.split)[0]
+
+
+def _tuning(block: Block) -> World:
+    if block.tuning is None:
+        raise InvalidQuery("split", "validation is too small to match normals on")
+    return block.tuning
+
+
+def _judged(seeds: Sequence[_Trained], about: About, options: Options, task: Task) -> Findings:
+    """The served recipe with all rows of the protocol, beside the CLIP loss alone and its own projection."""
+    blocks = {
+        recipe: [of_split(seed.collection(recipe, about), options.split) for seed in seeds]
+        for recipe in (BELIEFS, CLIP_ALONE, LEXICON)
+    }
+    return evaluate(
+        [_seed(seed, found) for seed, found in zip(seeds, blocks[BELIEFS], strict=True)],
+        Scorer(candidates=options.candidates, workers=options.workers),
+        title=f"Re-rankers on {options.dataset}, {options.split}, {options.seeds} seeds",
+        task=task,
+        notes=(f"`{options.command}`",),
+        baselines=[
+            Baseline(name=CLIP_ALONE, blocks=blocks[CLIP_ALONE]),
+            Baseline(name=PROJECTION, blocks=blocks[LEXICON]),
+        ],
+        default=_best(seeds),
+        draws=options.draws,
+    )
+
+
+def _seed(seed: _Trained, blocks: Blocks, names: Sequence[str] | None = None) -> Seed:
+    rerankers = {name: found for name, found in seed.rerankers.items() if names is None or name in names}
+    return Seed(name=seed.name, encoder=seed.name, rerankers=rerankers, blocks=blocks)
+
+
+def _best(seeds: Sequence[_Trained]) -> str:
+    """The re-ranker that gained most on validation, over all seeds."""
+    records = {name: [seed.run.reranker(name)[1] for seed in seeds] for name in seeds[0].rerankers if name in SERVED}
+    return max(
+        records,
+        key=lambda name: sum(r["validation"]["score"] - r["validation_before"]["score"] for r in records[name]),
+    )
+
+
+def _transferred(seeds: Sequence[_Trained], about: About, options: Options, reporter: Reporter) -> dict[str, Findings]:
+    """The other data set, whole, in the archive of either and of both: embedding and served re-rankers."""
+    assert options.transfer is not None
+    name, root = options.transfer
+    folder = options.out / "target"
+    features = _target(folder, name, root, seeds[0].run, reporter)
+    there = About.of(open_dataset(name, root))
+    cut: list[Mapping[str, Blocks]] = []
+    for seed in seeds:
+        vectors = seed.run.heads().vectors(seed.run.inputs(seed.run.backbone()).of(features))
+        target = collection(features, vectors, there, layout=seed.layout, beliefs=vectors)
+        parts = transferred(target, seed.collection(BELIEFS, about), None)
+        cut.append({archive.value: blocks for archive, blocks in parts.items()})
+    scorer = Scorer(candidates=options.candidates, workers=options.workers)
+    served = [name for name in options.rerankers if name in SERVED]
+    judged = [[_seed(seed, parts[part], served) for seed, parts in zip(seeds, cut, strict=True)] for part in cut[0]]
+    return {
+        part: evaluate(
+            found,
+            scorer,
+            title=f"{options.dataset} to {name}, {options.seeds} seeds",
+            task=reporter.task,
+            notes=(f"`{options.command}`", f"Archive: {part}."),
+            default=_best(seeds),
+            draws=options.draws,
+            directions=MISSION,
+        )
+        for part, found in zip(cut[0], judged, strict=True)
+    }
+
+
+def _target(folder: Path, name: str, root: Path | None, run: Run, reporter: Reporter) -> FeatureSet:
+    """The features of the data set that is transferred to, made once."""
+    kept = folder / "features.npz"
+    if not kept.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        reader = open_dataset(name, root)
+        found = extract(
+            reader, run.backbone(), folder, expected=len(reader), on_bad=lambda _, __: None, task=reporter.task
+        )
+        found.save(kept)
+    return FeatureSet.load(kept)
