@@ -191,8 +191,8 @@ def test_seeds_of_several_encoders_are_each_judged_in_their_own_space():
 
 
 def test_a_baseline_is_a_row_matched_to_the_same_share_and_compared_with():
-    baseline = Baseline(name="CLIP loss alone", blocks=OTHER)
-    table = judged(seed_of({"sage": NeighbourReranker(0.3)}), baseline=baseline).report.tables[0]
+    baseline = Baseline(name="CLIP loss alone", blocks=[OTHER])
+    table = judged(seed_of({"sage": NeighbourReranker(0.3)}), baselines=[baseline]).report.tables[0]
     row = rows_of(table)["CLIP loss alone", False]
     trial = OTHER[0].judged.trial(*THERE)
     assert row.family is Family.EMBEDDING
