@@ -15,10 +15,12 @@ from helpers.process import started
 from radrank.client.client import Client
 from radrank.core.graph import Candidates, GraphBuilder, GraphSettings
 from radrank.core.nodes import exact_nodes
+from radrank.core.snapshot import Snapshot, current, open_snapshot
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, exact_neighbours
 from radrank.datasets import pixels
 from radrank.datasets.demo import DemoArchive, golden_material
+from radrank.engines.index import index_factory
 from radrank.training.backbones import Backbone
 from radrank.training.features import FeatureSet, token_ids
 from radrank.training.heads import Heads, study_vectors
@@ -26,13 +28,15 @@ from radrank.training.inputs import HeadInputs
 from radrank.training.runs import Run
 
 K = 50
-EXACT = 2e-4
-TIED = 1e-4  # ONNX and torch encode within this: of neighbours that are so close, either may stand last in a table
 
 
 @dataclass
 class Offline:
-    """Everything the server has, without the server. vectors, study: one item of each modality a study."""
+    """Everything the server has, without the server. vectors, study: one item of each modality a study.
+
+    served: vectors as the snapshot holds them, by ONNX: where two neighbours are all but equally near, the last bits of
+    a vector decide which of them a table takes
+    """
 
     run: Run
     backbone: Backbone
@@ -41,16 +45,24 @@ class Offline:
     features: FeatureSet
     study: dict[Modality, NDArray[np.int32]]
     vectors: dict[Modality, Matrix]
+    served: dict[Modality, Matrix]
 
     @classmethod
-    def of(cls, run: Run) -> Offline:
+    def of(cls, run: Run, snapshot: Snapshot) -> Offline:
         backbone, heads, features = run.backbone(), run.heads(), run.features
         inputs = run.inputs(backbone)
         vectors = heads.vectors(inputs.of(features))
         every = np.arange(len(features.study_ids))
         items = {m: study_vectors(vectors, features, every, m) for m in Modality}
         study, fused = {m: items[m][0] for m in Modality}, {m: items[m][1] for m in Modality}
-        return cls(run, backbone, inputs, heads, features, study, fused)
+        place = {study_id: row for row, study_id in enumerate(features.study_ids)}
+        served: dict[Modality, Matrix] = {}
+        for m, held in snapshot.items.items():
+            owners = [place[bytes(study_id).decode()] for study_id in snapshot.columns.ids[held.study]]
+            order = np.argsort(owners)
+            assert np.array_equal(np.array(owners)[order], study[m])
+            served[m] = np.asarray(held.vectors)[order]
+        return cls(run, backbone, inputs, heads, features, study, fused, served)
 
     def embed(self, image: bytes | None, text: str | None) -> Matrix:
         backbone = self.backbone
@@ -65,14 +77,14 @@ class Offline:
             vectors: Matrix = self.heads(*read, Modality.IMAGE if image else Modality.REPORT).numpy()
         return vectors
 
-    def ranking(self, query: Matrix, source: Modality, target: Modality, kind: str) -> dict[str, tuple[float, bool]]:
-        """Scores by study id of the K best studies, and whether a table's last neighbour is tied with the next."""
+    def ranking(self, query: Matrix, source: Modality, target: Modality, kind: str) -> dict[str, float]:
+        """Scores by study id of the K best studies."""
         model, _ = self.run.reranker(kind)
         settings, layout = GraphSettings(), self.heads.layout
         study = self.study
         findings = self.features.labels.astype(np.uint8)
         nodes = exact_nodes(
-            vectors=self.vectors,
+            vectors=self.served,
             studies=study,
             normal={m: self.features.normal[study[m]] for m in Modality},
             findings={m: findings[study[m]] for m in Modality},
@@ -80,7 +92,7 @@ class Offline:
             width=settings.table_width,
         )
         builder = GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=settings)
-        near = {m: self.nearest(query, m) for m in Modality}
+        near = {m: _nearest(query, self.served[m]) for m in Modality}
         bridges = {m: _first(near[m], settings.query_neighbours) for m in Modality}
         found = _first(near[target], K)
         graph = builder.build(query=query[0], query_modality=source, target=target, candidates=found, bridges=bridges)
@@ -88,14 +100,15 @@ class Offline:
         with torch.inference_mode():
             scores = model({name: torch.from_numpy(array) for name, array in arrays.items()})[0, :K].numpy()
         ids = [self.features.study_ids[s] for s in study[target][found.rows]]
-        tables = [table.cosines.take(found.rows) for table in (nodes[target].same, nodes[target].cross)]
-        last = settings.neighbours - 1
-        tied = np.any([table[:, last] - table[:, last + 1] < TIED for table in tables], axis=0)
-        return {name: (score, bool(tie)) for name, score, tie in zip(ids, scores.tolist(), tied, strict=True)}
+        return dict(zip(ids, scores.tolist(), strict=True))
 
     def nearest(self, query: Matrix, m: Modality) -> Candidates:
-        rows, cosines = exact_neighbours(query, self.vectors[m], len(self.vectors[m]))
-        return Candidates(rows=rows[0], cosines=cosines[0])
+        return _nearest(query, self.vectors[m])
+
+
+def _nearest(query: Matrix, vectors: Matrix) -> Candidates:
+    rows, cosines = exact_neighbours(query, vectors, len(vectors))
+    return Candidates(rows=rows[0], cosines=cosines[0])
 
 
 def _first(candidates: Candidates, k: int) -> Candidates:
@@ -103,8 +116,8 @@ def _first(candidates: Candidates, k: int) -> Candidates:
 
 
 @pytest.fixture(scope="module")
-def offline(demo_run: Path) -> Offline:
-    return Offline.of(Run(path=demo_run))
+def offline(demo_run: Path, demo_home: Path) -> Offline:
+    return Offline.of(Run(path=demo_run), open_snapshot(current(demo_home / "snapshots"), factory=index_factory()))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +132,6 @@ QUERIES = [*({"image": image} for image in IMAGES), *({"text": text} for text in
 
 @pytest.mark.parametrize(("kind", "target"), [*product(("sage", "gcn", "gat"), Modality)])
 def test_the_server_ranks_as_the_models_do_offline(offline, client, kind, target):
-    ties: list[bool] = []
     for query in QUERIES:
         reply = client.search(**query, target=target.value, k=K, candidates=K, reranker=kind)
         source = Modality.IMAGE if "image" in query else Modality.REPORT
@@ -127,10 +139,12 @@ def test_the_server_ranks_as_the_models_do_offline(offline, client, kind, target
         expected = offline.ranking(vector, source, target, kind)
         assert {hit.study_id for hit in reply.hits} == set(expected)
         for hit in reply.hits:
-            score, tied = expected[hit.study_id]
-            assert hit.score == pytest.approx(score, abs=1e-2 if tied else EXACT)
-            ties.append(tied)
-    assert np.mean(ties) < 0.2
+            assert hit.score == pytest.approx(expected[hit.study_id], abs=2e-4)
+
+
+@pytest.mark.parametrize("m", list(Modality))
+def test_the_snapshot_holds_what_the_models_make_of_every_study(offline, m):
+    np.testing.assert_allclose(offline.served[m], offline.vectors[m], atol=2e-4)
 
 
 def test_without_a_reranker_the_order_is_the_exact_scans(offline, client):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from radrank.training.commands import Backbone, Dataset, Root, Weights
+
 bench = typer.Typer(
     help="Measurements that take long: their tables stand in docs/.", no_args_is_help=True, rich_markup_mode="rich"
 )
@@ -20,14 +22,12 @@ def _bench() -> None:
 @bench.command(epilog="Example: radrank bench quality --dataset openi --root data/openi --out results/quality")
 def quality(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="openi, mimic-cxr, mimic-cxr-jpg, csv, dicom or demo.")],
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Runs and results; what is there already is used.")],
-    root: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The data set's folder (csv: its file). demo needs none.")
-    ] = None,
+    root: Root = None,
     seeds: Annotated[int, typer.Option(help="Of every learned row.", min=1)] = 5,
-    backbone: Annotated[str, typer.Option(help="compact, or biomedclip.")] = "compact",
-    weights: Annotated[Path | None, typer.Option(help="biomedclip: the folder with its open_clip checkpoint.")] = None,
+    backbone: Backbone = "compact",
+    weights: Weights = None,
     tower_epochs: Annotated[int, typer.Option(help="Of the image tower's last stages; 0 leaves it.", min=0)] = 6,
     transfer: Annotated[str, typer.Option(help="Another data set, judged whole with this one's encoders.")] = "",
     transfer_root: Annotated[Path | None, typer.Option(metavar="PATH", help="Its folder (csv: its file).")] = None,
@@ -43,7 +43,7 @@ def quality(
     """
     from rich.console import Console
 
-    from radrank.bench.quality import Options, cost
+    from radrank.bench.quality import Options
     from radrank.bench.quality import quality as judged
     from radrank.evaluation.commands import said
     from radrank.evaluation.figures import save_figures
@@ -76,8 +76,7 @@ def quality(
     console = Console()
     show(found.heads, console)
     show(found.findings.report, console)
-    for name in options.rerankers:
-        graph, rerank = cost(options, name)
+    for name, (graph, rerank) in found.costs.items():
         typer.echo(
             f"{name:<16} graph {graph:.2f} ms, re-rank {rerank:.2f} ms a query, {candidates} candidates, one thread"
         )

@@ -43,7 +43,7 @@ from radrank.training.heads import HeadSettings
 from radrank.training.listwise import RerankerSettings
 from radrank.training.pipeline import Reporter, run_heads, run_rerankers
 from radrank.training.reranker import SERVED
-from radrank.training.runs import Run
+from radrank.training.runs import FEATURES, Run
 from radrank.training.tower import TowerSettings
 
 MISSION: tuple[Direction, ...] = ((Modality.IMAGE, Modality.REPORT), (Modality.REPORT, Modality.IMAGE))
@@ -74,13 +74,15 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """heads: recipes compared; findings: the served recipe's; transfers: by the archive that was used; clouds: the
-    first seed's space before (the CLIP loss alone) and after
+    """heads: recipes compared; findings: the served recipe's; transfers: by the archive that was used
+    costs: of each re-ranker, milliseconds a query of the graph, with the scans for its neighbours, and of its ONNX file
+    clouds: the first seed's space before (the CLIP loss alone) and after
     """
 
     heads: Report
     findings: Findings
     transfers: Mapping[str, Findings]
+    costs: Mapping[str, tuple[float, float]]
     clouds: tuple[Cloud, ...]
 
 
@@ -90,7 +92,6 @@ class _Trained:
 
     name: str
     run: Run
-    features: FeatureSet
     layout: VectorLayout
     spaces: Mapping[str, Space]
     rerankers: Mapping[str, TorchReranker]
@@ -102,53 +103,51 @@ class _Trained:
         return collection(space.features, space.vectors, about, layout=self.layout, beliefs=beliefs)
 
 
+Cut = Mapping[str, Sequence[Blocks]]
+"""What is judged, by recipe, for every seed."""
+
+
 def quality(options: Options, *, reporter: Reporter) -> Quality:
     """Trains what is missing and judges it. Raises RadrankError."""
     options.out.mkdir(parents=True, exist_ok=True)
     seeds = [_trained(options, seed, reporter) for seed in range(options.seeds)]
     about = About.of(open_dataset(options.dataset, options.root))
     with threadpool_limits(limits=1, user_api="blas"):
+        cut: Cut = {
+            recipe: [of_split(seed.collection(recipe, about), options.split) for seed in seeds]
+            for recipe in seeds[0].spaces
+        }
         heads = Report(
             title=f"Heads on {options.dataset}, {options.split}, {options.seeds} seeds",
             notes=(f"`{options.command}`", "Changes are against the first row of each table's recipes."),
             tables=tuple(
-                _recipes(seeds, about, direction, options, reference)
+                _recipes(cut, direction, reference, draws=options.draws)
                 for reference in (CLIP_ALONE, FROZEN)
                 for direction in MISSION
             ),
         )
-        findings = _judged(seeds, about, options, reporter.task)
+        findings = _judged(seeds, cut, options, reporter.task)
         transfers = _transferred(seeds, about, options, reporter) if options.transfer else {}
-        clouds = [
-            cloud(recipe, of_split(seeds[0].collection(recipe, about), options.split))
-            for recipe in (CLIP_ALONE, BELIEFS)
-        ]
-    return Quality(heads=heads, findings=findings, transfers=transfers, clouds=tuple(clouds))
+        served = cut[BELIEFS][0][0].judged
+        costs = {name: _cost(seeds[0], name, served, candidates=options.candidates) for name in options.rerankers}
+        clouds = tuple(cloud(recipe, cut[recipe][0]) for recipe in (CLIP_ALONE, BELIEFS))
+    return Quality(heads=heads, findings=findings, transfers=transfers, costs=costs, clouds=clouds)
 
 
-def cost(options: Options, name: str) -> tuple[float, float]:
-    """Median milliseconds a query of the graph, with the scans for its neighbours, and of the re-ranker's ONNX file:
-    one thread, the first seed."""
-    run = Run(path=options.out / "seed-0")
-    about = About.of(open_dataset(options.dataset, options.root))
-    features, backbone, heads = run.features, run.backbone(), run.heads()
-    vectors = heads.vectors(run.inputs(backbone).of(features))
-    world = of_split(collection(features, vectors, about, layout=heads.layout, beliefs=vectors), options.split)[
-        0
-    ].judged
-    model, record = run.reranker(name)
-    settings = GraphSettings.from_json(record["graph"])
+def _cost(seed: _Trained, name: str, world: World, *, candidates: int) -> tuple[float, float]:
+    """Medians of one re-ranker, on one thread."""
+    model, settings = seed.run.reranker(name)[0], seed.rerankers[name].settings
     times = []
     with TemporaryDirectory() as folder, threadpool_limits(limits=1):
-        trials = {direction: world.trial(*direction) for direction in MISSION}
-        examples = [world.graph(trial, 0, settings, candidates=options.candidates)[1] for trial in trials.values()]
+        trials = [world.trial(*direction) for direction in MISSION]
+        examples = [world.graph(trial, 0, settings, candidates=candidates)[1] for trial in trials]
         path = Path(folder) / "reranker.onnx"
         export_reranker(model, [dict(example.feed(model.array_names)) for example in examples], path)
         engine = OnnxReranker(OnnxEngine(path, sha256="", precision="fp32", threads=1), settings)
-        for trial in trials.values():
+        for trial in trials:
             for row in range(min(_TIMED, len(trial.queries))):
                 start = time.perf_counter()
-                _, batch = world.graph(trial, row, settings, candidates=options.candidates)
+                _, batch = world.graph(trial, row, settings, candidates=candidates)
                 built = time.perf_counter()
                 engine.score(batch)
                 times.append((built - start, time.perf_counter() - built))
@@ -176,8 +175,9 @@ def _trained(options: Options, seed: int, reporter: Reporter) -> _Trained:
     if missing:
         settings = RerankerSettings(candidates=options.candidates, seed=seed)
         run_rerankers(run, missing, settings=settings, graph=GraphSettings(), reporter=reporter)
-    features, backbone, heads = run.features, run.backbone(), run.heads()
-    recipes = Recipes(features=features, inputs=run.inputs(backbone).of(features), settings=run.head_settings)
+    features, heads = run.features, run.heads()
+    inputs = run.inputs(run.backbone()).of(features)
+    recipes = Recipes(features=features, inputs=inputs, settings=run.head_settings)
     with reporter.task(f"recipes, {run.path.name}", WORK) as step:
         spaces = recipes.spaces(heads, step)
     rerankers = {}
@@ -185,37 +185,29 @@ def _trained(options: Options, seed: int, reporter: Reporter) -> _Trained:
         model, record = run.reranker(name)
         settings_of = replace(GraphSettings.from_json(record["graph"]), shuffled=model.shape.variant.shuffled)
         rerankers[name] = TorchReranker(model, settings_of)
-    return _Trained(
-        name=run.path.name, run=run, features=features, layout=heads.layout, spaces=spaces, rerankers=rerankers
-    )
+    return _Trained(name=run.path.name, run=run, layout=heads.layout, spaces=spaces, rerankers=rerankers)
 
 
-def _recipes(seeds: Sequence[_Trained], about: About, direction: Direction, options: Options, reference: str) -> Table:
+def _recipes(cut: Cut, direction: Direction, reference: str, *, draws: int) -> Table:
     """Every recipe of heads in one direction. Matched rows have the reference's share of normals, by one p(normal)."""
-    names = [reference, *(name for name in seeds[0].spaces if name != reference)]
+    names = [reference, *(name for name in cut if name != reference)]
+    trials = [blocks[0].judged.trial(*direction) for blocks in cut[reference]]
+    tunings = [_tuning(blocks[0]).trial(*direction) for blocks in cut[reference]]
+    shares = [float(normals_share(tuning, tuning.cosines).mean()) for tuning in tunings]
     plain: dict[str, list[Scores]] = {name: [] for name in names}
     matched: dict[str, list[Scores]] = {name: [] for name in names}
-    for seed in seeds:
-        eyes = _block(seed.collection(reference, about), options)
-        trial, tuning = eyes.judged.trial(*direction), _tuning(eyes).trial(*direction)
-        share = float(normals_share(tuning, tuning.cosines).mean())
-        for name in names:
-            block = _block(seed.collection(name, about), options)
-            scores = block.judged.trial(*direction).cosines
-            offset = find_offset(tuning, _tuning(block).trial(*direction).cosines, share)
+    for name in names:
+        for blocks, trial, tuning, share in zip(cut[name], trials, tunings, shares, strict=True):
+            scores = blocks[0].judged.trial(*direction).cosines
+            offset = find_offset(tuning, _tuning(blocks[0]).trial(*direction).cosines, share)
             plain[name].append(scores)
             matched[name].append(with_offset(trial, scores, offset))
-    trial = _block(seeds[0].collection(reference, about), options).judged.trial(*direction)
     rows = [
         Judged(name=name, family=Family.EMBEDDING, matched=is_matched, scores=tuple(found[name]))
         for is_matched, found in ((False, plain), (True, matched))
         for name in names
     ]
-    return judge(trial, rows, reference=reference, draws=options.draws)
-
-
-def _block(studies: Collection, options: Options) -> Block:
-    return of_split(studies, options.split)[0]
+    return judge(trials[0], rows, reference=reference, draws=draws)
 
 
 def _tuning(block: Block) -> World:
@@ -224,21 +216,17 @@ def _tuning(block: Block) -> World:
     return block.tuning
 
 
-def _judged(seeds: Sequence[_Trained], about: About, options: Options, task: Task) -> Findings:
+def _judged(seeds: Sequence[_Trained], cut: Cut, options: Options, task: Task) -> Findings:
     """The served recipe with all rows of the protocol, beside the CLIP loss alone and its own projection."""
-    blocks = {
-        recipe: [of_split(seed.collection(recipe, about), options.split) for seed in seeds]
-        for recipe in (BELIEFS, CLIP_ALONE, LEXICON)
-    }
     return evaluate(
-        [_seed(seed, found) for seed, found in zip(seeds, blocks[BELIEFS], strict=True)],
+        [_seed(seed, blocks) for seed, blocks in zip(seeds, cut[BELIEFS], strict=True)],
         Scorer(candidates=options.candidates, workers=options.workers),
         title=f"Re-rankers on {options.dataset}, {options.split}, {options.seeds} seeds",
         task=task,
         notes=(f"`{options.command}`",),
         baselines=[
-            Baseline(name=CLIP_ALONE, blocks=blocks[CLIP_ALONE]),
-            Baseline(name=PROJECTION, blocks=blocks[LEXICON]),
+            Baseline(name=CLIP_ALONE, blocks=cut[CLIP_ALONE]),
+            Baseline(name=PROJECTION, blocks=cut[LEXICON]),
         ],
         default=_best(seeds),
         draws=options.draws,
@@ -292,7 +280,7 @@ def _transferred(seeds: Sequence[_Trained], about: About, options: Options, repo
 
 def _target(folder: Path, name: str, root: Path | None, run: Run, reporter: Reporter) -> FeatureSet:
     """The features of the data set that is transferred to, made once."""
-    kept = folder / "features.npz"
+    kept = folder / FEATURES
     if not kept.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         reader = open_dataset(name, root)

@@ -16,6 +16,7 @@ from radrank.training.heads import Heads, HeadSettings, LossWeights, train_heads
 from radrank.training.inputs import Inputs
 
 CLIP_ALONE = "CLIP loss alone"
+FROZEN = "CLIP + contrastive + Jaccard + findings (ours)"
 OFF = {"contrastive": 0.0, "jaccard": 0.0, "abnormal": 0.0, "findings": 0.0}
 
 # Over frozen features of the primary frontal and the report: what the paper trains on.
@@ -27,9 +28,8 @@ LOSSES: Mapping[str, LossWeights] = {
     "CLIP + contrastive + abnormal (the paper)": LossWeights(**OFF | {"contrastive": 0.5, "abnormal": 0.5}),
     "the paper + Jaccard": LossWeights(**OFF | {"contrastive": 0.5, "abnormal": 0.5, "jaccard": 1.0}),
     "the paper + findings": LossWeights(**OFF | {"contrastive": 0.5, "abnormal": 0.5, "findings": 0.5}),
-    "CLIP + contrastive + Jaccard + findings (ours)": LossWeights(),
+    FROZEN: LossWeights(),
 }
-FROZEN = "CLIP + contrastive + Jaccard + findings (ours)"
 
 # Over our losses: what the heads read.
 BOTH_VIEWS, TUNED, LEXICON, BELIEFS = (

@@ -75,7 +75,7 @@ class Nodes:
     same: Neighbours
     cross: Neighbours
     pairs: Column
-    findings: NDArray[np.uint8]
+    findings: Column
     normal: NDArray[np.int8]
     alive: NDArray[np.bool_]
 
@@ -87,12 +87,12 @@ class Nodes:
 
         rows: int64 [n]; what stands for −1 is never read. other: the archive's items of the other modality.
         """
-        width = self.findings.shape[1]
+        width = self.findings.width
         told = np.zeros((len(rows), 3 * width), dtype=np.float32)
         if len(self):
             known = np.maximum(rows, 0)
             told[:, :width] = self.beliefs.take(known)
-            told[:, 2 * width :] = self.findings[known]
+            told[:, 2 * width :] = self.findings.take(known)
             if len(other):
                 pairs = self.pairs.take(known)
                 told[:, width : 2 * width] = other.beliefs.take(np.maximum(pairs, 0)) * (pairs >= 0)[:, None]
@@ -162,7 +162,7 @@ def exact_nodes(
             same=exact_table(vectors[m], studies[m], vectors[m], studies[m], width),
             cross=exact_table(vectors[m], studies[m], vectors[m.other], studies[m.other], width),
             pairs=Column(paired_rows(studies[m], studies[m.other])),
-            findings=findings[m],
+            findings=Column(findings[m]),
             normal=normal[m],
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )
@@ -193,7 +193,7 @@ def exact_gallery(
             same=table(m, m),
             cross=table(m, m.other),
             pairs=Column(np.full(len(studies[m]), NO_ROW, dtype=np.int32)),
-            findings=np.zeros((len(studies[m]), layout.beliefs_width), dtype=np.uint8),
+            findings=Column(np.zeros((len(studies[m]), layout.beliefs_width), dtype=np.uint8)),
             normal=np.zeros(len(studies[m]), dtype=np.int8),
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )

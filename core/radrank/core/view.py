@@ -71,7 +71,7 @@ class View:
                 same=items.same,
                 cross=items.cross,
                 pairs=Column(items.pairs),
-                findings=findings[items.study],
+                findings=Column(findings[items.study]),
                 normal=columns.normal[items.study],
                 alive=np.ones(len(items.study), dtype=np.bool_),
             )
@@ -283,7 +283,7 @@ class View:
                 same=extended(nodes.same, m, m),
                 cross=extended(nodes.cross, m, m.other),
                 pairs=Column(nodes.pairs.base, np.concatenate([nodes.pairs.fresh, pairs])),
-                findings=np.concatenate([nodes.findings, told[new[m][1] - known]]),
+                findings=Column(nodes.findings.base, np.concatenate([nodes.findings.fresh, told[new[m][1] - known]])),
                 normal=normal[study[m]],
                 alive=alive[study[m]],
             )

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.made_up import feature_set, tiny_backbone, tiny_run
 from radrank.bench import quality as bench
-from radrank.bench.quality import PROJECTION, Options, cost, quality
+from radrank.bench.quality import PROJECTION, Options, quality
 from radrank.bench.recipes import BELIEFS, BOTH_VIEWS, CLIP_ALONE, FROZEN, LEXICON, LOSSES, TUNED, Recipes
 from radrank.bench.spaces import About, collection
 from radrank.core.studies import Modality, Study, StudyImage, View
@@ -107,10 +107,11 @@ def test_what_is_missing_is_trained_and_what_is_there_is_not(options, found, mon
     assert set(bench._trained(options, 1, Silent()).rerankers) == {"sage", "mlp"}
 
 
-def test_a_reranker_s_cost_is_of_its_onnx_file(options):
-    graph, rerank = cost(options, "sage")
-    assert 0 < graph < 1000
-    assert 0 < rerank < 1000
+def test_every_reranker_has_a_cost(found):
+    assert list(found.costs) == ["sage", "mlp"]
+    for graph, rerank in found.costs.values():
+        assert 0 < graph < 1000
+        assert 0 < rerank < 1000
 
 
 def test_a_collection_of_a_run_fuses_the_views_of_a_study_and_knows_laterals_and_the_uncertain(options):

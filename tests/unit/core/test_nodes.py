@@ -121,8 +121,8 @@ def test_a_gallery_brings_neighbours_in_the_archive_but_neither_pairs_nor_labels
     gallery = exact_gallery(vectors=vectors, studies=studies, archive=world, layout=LAYOUT, width=5)
     for m in Modality:
         assert gallery[m].pairs.base.tolist() == [-1] * 4
-        assert gallery[m].findings.shape == (4, 5)
-        assert not gallery[m].findings.any()
+        assert gallery[m].findings.base.shape == (4, 5)
+        assert not gallery[m].findings.base.any()
         assert not gallery[m].normal.any()
         assert np.array_equal(gallery[m].beliefs.base, LAYOUT.beliefs(vectors[m]))
         assert np.array_equal(gallery[m].cross.rows.base[:, 0], (vectors[m] @ world[m.other].vectors.base.T).argmax(1))
@@ -156,7 +156,7 @@ def nodes_of(m: Modality, beliefs: np.ndarray, pairs: np.ndarray, findings: np.n
         vectors=Column(empty.vectors.base, np.zeros((late, LAYOUT.dimensions), np.float32)),
         beliefs=Column(beliefs[:held], beliefs[held:]),
         pairs=Column(pairs[:held], pairs[held:]),
-        findings=findings,
+        findings=Column(findings[:held], findings[held:]),
     )
 
 

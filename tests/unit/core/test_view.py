@@ -226,7 +226,7 @@ def test_a_snapshot_and_fresh_rows_hold_the_very_same_items(archive, tmp_path):
         assert np.array_equal(fresh.nodes[m].same.rows.take(rows), built.nodes[m].same.rows.take(rows))
         assert np.array_equal(fresh.nodes[m].pairs.take(rows), built.nodes[m].pairs.take(rows))
         assert np.array_equal(fresh.nodes[m].beliefs.take(rows), built.nodes[m].beliefs.take(rows))
-        assert np.array_equal(fresh.nodes[m].findings, built.nodes[m].findings)
+        assert np.array_equal(fresh.nodes[m].findings.take(rows), built.nodes[m].findings.take(rows))
         assert np.array_equal(fresh.nodes[m].normal, built.nodes[m].normal)
         facts = [view.nodes[m].facts(rows, view.nodes[m.other]) for view in (fresh, built)]
         assert np.array_equal(*facts)
@@ -254,7 +254,7 @@ def test_rows_tell_beliefs_findings_and_pairs_fresh_or_not(archive, tmp_path, he
         assert np.array_equal(nodes.beliefs.take(rows), LAYOUT.beliefs(np.stack(vectors)))
         # Of gallstones the layout has no group.
         none, normal, edema, opacity = [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0]
-        assert nodes.findings.tolist() == [normal, edema, opacity, none, normal, edema]
+        assert nodes.findings.take(rows).tolist() == [normal, edema, opacity, none, normal, edema]
         assert nodes.pairs.take(rows).tolist() == rows.tolist()
 
 
@@ -266,9 +266,10 @@ def test_a_replaced_study_tells_what_is_known_of_it_now(archive, tmp_path):
     images, reports = view.nodes[Modality.IMAGE], view.nodes[Modality.REPORT]
     assert view.item_of(Modality.REPORT, view.find("S0001")) == 3
     assert reports.alive.tolist() == [True, False, True, True, True]
-    assert reports.findings[3].tolist() == [0, 0, 0, 0, 1]
+    findings = reports.findings.take(np.array([3]))[0]
+    assert findings.tolist() == [0, 0, 0, 0, 1]
     told = images.facts(np.array([3]), reports)[0]
-    expected = [LAYOUT.beliefs(late.image_item.vector), LAYOUT.beliefs(late.report_vector), reports.findings[3]]
+    expected = [LAYOUT.beliefs(late.image_item.vector), LAYOUT.beliefs(late.report_vector), findings]
     assert np.array_equal(told, np.concatenate(expected))
     assert reports.pairs.take(np.array([3, 4])).tolist() == [3, -1]
 

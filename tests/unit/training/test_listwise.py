@@ -207,7 +207,7 @@ def test_an_epoch_reads_as_many_queries_as_the_sample_has(judged, monkeypatch):
     arrays = _Tensors.arrays
     monkeypatch.setattr(_Tensors, "arrays", lambda self, rows: read.append(len(rows)) or arrays(self, rows))
     monkeypatch.setattr(listwise, "normals_offset", lambda model, world: torch.zeros(len(DIRECTIONS)))
-    monkeypatch.setattr(listwise, "evaluate", lambda model, found: {"score": 0.0})
+    monkeypatch.setattr(listwise, "_evaluated", lambda model, found: {"score": 0.0})
     train(judged, replace(SHORT, sample=50, batch_size=16))
     assert sum(read) == 50
     assert max(read) <= 16
@@ -304,7 +304,7 @@ def test_each_world_has_an_offset_of_its_own(judged, monkeypatch):
         return loss(scores, *args)
 
     monkeypatch.setattr(listwise, "normals_offset", offset)
-    monkeypatch.setattr(listwise, "evaluate", lambda model, found: {"score": float(model.offset[0])})
+    monkeypatch.setattr(listwise, "_evaluated", lambda model, found: {"score": float(model.offset[0])})
     monkeypatch.setattr(_Tensors, "arrays", reading)
     monkeypatch.setattr(GraphReranker, "scored", scoring)
     monkeypatch.setattr(listwise, "_normals_moved", counting)

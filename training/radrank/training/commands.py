@@ -24,6 +24,7 @@ Root = Annotated[Path | None, typer.Option(help="The data set's folder (csv: its
 Backbone = Annotated[str, typer.Option(help="compact, or biomedclip.")]
 Weights = Annotated[Path | None, typer.Option(help="biomedclip: the folder with its open_clip checkpoint.")]
 Out = Annotated[Path, typer.Option(help="The run directory to write.")]
+Seed = Annotated[int, typer.Option(help="Equal seeds, equal runs.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first broken file instead of skipping it.")]
 
 
@@ -52,7 +53,7 @@ def heads(
     tower_epochs: Annotated[int, typer.Option(help="Of the image tower's last stages; 0 leaves it.", min=0)] = 6,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Equal seeds, equal runs.")] = 0,
+    seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Tune the image tower's last stages, then train the projector heads by the multi-task loss.
@@ -108,7 +109,7 @@ def reranker(
     layers: Annotated[int, typer.Option(help="Message passes.", min=1, max=8)] = 2,
     learning_rate: Annotated[float, typer.Option(help="Of the networks.", min=0.0)] = 1e-4,
     mixture_rate: Annotated[float, typer.Option(help="Of what weighs fixed comparisons.", min=0.0)] = 1e-2,
-    seed: Annotated[int, typer.Option(help="Equal seeds, equal runs.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Train graph re-rankers over the run's frozen heads, listwise, on cross-fitted episodes.
 
@@ -137,7 +138,7 @@ def everything(
     root: Root = None,
     backbone: Backbone = "compact",
     weights: Weights = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds, equal runs.")] = 0,
+    seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Heads, then every re-ranker that serves, all as the best recipe found has them: `heads`, then `reranker all`."""

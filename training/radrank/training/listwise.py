@@ -85,7 +85,7 @@ def train_reranker(
     # A world's last batch of a direction may be short.
     total = settings.epochs * (drawn // settings.batch_size + len(worlds) * len(DIRECTIONS))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total + 1)
-    metrics = evaluate(model, validation)
+    metrics = _evaluated(model, judged)
     best_epoch, best_metrics = 0, metrics
     best_state = {key: value.clone() for key, value in model.state_dict().items()}
     on_epoch(Epoch(epoch=0, loss=float("nan"), score=metrics["score"], best=True))
@@ -114,7 +114,7 @@ def train_reranker(
             losses.append(float(loss.detach()))
         # As it will serve: by the encoder that serves, on studies it has not seen.
         model.offset.copy_(normals_offset(model, judged))
-        metrics = evaluate(model, validation)
+        metrics = _evaluated(model, judged)
         better = metrics["score"] > best_metrics["score"]
         if better:
             best_epoch, best_metrics = epoch, metrics
@@ -126,11 +126,15 @@ def train_reranker(
     return model.eval(), best_epoch, best_metrics
 
 
-@torch.inference_mode()
 def evaluate(model: GraphReranker, episodes: Episodes) -> dict[str, float]:
     """Metrics per direction over re-ranked candidates; `score` as in heads.retrieval_score, over all directions."""
+    return _evaluated(model, _Tensors(episodes, model))
+
+
+@torch.inference_mode()
+def _evaluated(model: GraphReranker, world: _Tensors) -> dict[str, float]:
     model.eval()
-    world = _Tensors(episodes, model)
+    episodes = world.episodes
     ranked = np.zeros_like(episodes.gains)
     for rows in world.parts():
         arrays = world.arrays(rows)
@@ -195,7 +199,7 @@ class _Tensors:
     def __init__(self, episodes: Episodes, model: GraphReranker) -> None:
         feed = episodes.batch.feed([*model.array_names, "candidate"])
         self._arrays = {name: torch.from_numpy(array) for name, array in feed.items()}
-        self._count = len(episodes)
+        self.episodes = episodes
         self.direction = torch.from_numpy(episodes.direction)
         self.normal = torch.from_numpy(episodes.normal.astype(np.int64))
         self.shown = torch.from_numpy(episodes.shown)
@@ -203,7 +207,7 @@ class _Tensors:
         self.offset = torch.zeros(len(DIRECTIONS))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.episodes)
 
     def arrays(self, rows: Tensor) -> dict[str, Tensor]:
         """Of these queries; archive items belong to all of them."""
@@ -211,7 +215,7 @@ class _Tensors:
 
     def parts(self, size: int = 64) -> Iterator[Tensor]:
         """All rows, some at a time."""
-        return (torch.arange(start, min(start + size, self._count)) for start in range(0, self._count, size))
+        return (torch.arange(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
 
 _SHARED = {relation.source for relation in ARCHIVE_RELATIONS}

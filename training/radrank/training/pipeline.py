@@ -25,7 +25,7 @@ from radrank.training.heads import Batches, Epoch, HeadSettings, retrieval_score
 from radrank.training.inputs import fit_inputs
 from radrank.training.listwise import RerankerSettings, evaluate, train_reranker
 from radrank.training.reranker import VARIANTS, GraphReranker
-from radrank.training.runs import FEATURES, Fold, Run, save_heads, save_reranker
+from radrank.training.runs import FEATURES, FOLDS, Fold, Run, save_heads, save_reranker
 from radrank.training.tower import TowerSettings
 
 
@@ -71,7 +71,7 @@ def run_heads(
         raise InvalidQuery(
             "dataset", f"has {paired[0]} training and {paired[1]} validation studies with image and report, too few"
         )
-    with reporter.task("tower", max(1, tower.epochs)) as advance:
+    with reporter.task("tower", tower.passes) as advance:
         inputs = fit_inputs(features, loaded.image_tower.tail, tower, train=train, on_epoch=advance)
     read = inputs.of(features)
     log: list[Epoch] = []
@@ -85,7 +85,7 @@ def run_heads(
     quality = retrieval_score(heads.vectors(read), features, validation)
     # What stood on the heads that were.
     shutil.rmtree(out / "rerankers", ignore_errors=True)
-    (out / "folds.npz").unlink(missing_ok=True)
+    (out / FOLDS).unlink(missing_ok=True)
     counts = {split.value: len(features.of_split(split)) for split in Split}
     run = save_heads(
         out,
@@ -196,7 +196,7 @@ def cross_fitted_of(
         reporter.say("folds: those of an earlier training in this run")
         return kept
     features, tower = run.features, run.tower_settings
-    with reporter.task("folds", count * max(1, tower.epochs)) as advance:
+    with reporter.task("folds", count * tower.passes) as advance:
         folds: list[Fold] = list(
             cross_fitted(
                 features,

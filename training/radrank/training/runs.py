@@ -40,7 +40,7 @@ from radrank.training.tower import TowerSettings
 Fold = tuple[NDArray[np.int32], Mapping[Modality, Matrix]]
 """Training studies, and the vectors of every item by an encoder that has not seen them."""
 
-FEATURES = "features.npz"
+FEATURES, FOLDS = "features.npz", "folds.npz"
 _VERSIONS = ("torch", "transformers", "numpy")
 
 
@@ -109,7 +109,7 @@ class Run:
 
     def folds(self, count: int) -> list[Fold] | None:
         """The folds of cross-fitting kept here, None where there are not `count` of them."""
-        source = self.path / "folds.npz"
+        source = self.path / FOLDS
         if not source.is_file():
             return None
         with np.load(source) as stored:
@@ -120,7 +120,7 @@ class Run:
     def save_folds(self, folds: Sequence[Fold]) -> None:
         arrays: dict[str, NDArray[Any]] = {f"{k}/studies": studies for k, (studies, _) in enumerate(folds)}
         arrays |= {f"{k}/{m}": vectors[m] for k, (_, vectors) in enumerate(folds) for m in Modality}
-        np.savez(self.path / "folds.npz", allow_pickle=False, **arrays)
+        np.savez(self.path / FOLDS, allow_pickle=False, **arrays)
 
     def rerankers(self) -> dict[str, Path]:
         """Directories of the re-rankers trained so far, by name."""

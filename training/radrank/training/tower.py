@@ -36,6 +36,11 @@ class TowerSettings:
     shift: int = 1
     seed: int = 0
 
+    @property
+    def passes(self) -> int:
+        """Over the training images: the epochs, or those of the linear outputs alone."""
+        return self.epochs or _LINEAR_EPOCHS
+
 
 class ImageLabeller(nn.Module):
     """Maps [B, …] → logits [B, 1 + groups] of normal and of each finding group, and the report's features [B, text].
@@ -90,7 +95,7 @@ def fit_image_labeller(
         labeller.findings.bias.copy_(torch.logit(frequency))
     truth, wanted = torch.from_numpy(labels.astype(np.float32)), torch.from_numpy(_centred(texts))
     told = torch.from_numpy(texts.any(axis=1))
-    epochs = settings.epochs or _LINEAR_EPOCHS
+    epochs = settings.passes
     outputs = [*labeller.findings.parameters(), *labeller.text.parameters()]
     rates = [settings.output_learning_rate, settings.learning_rate]
     groups = [{"params": part, "lr": rate} for part, rate in zip((outputs, network.parameters()), rates, strict=True)]
