@@ -312,6 +312,36 @@ class GraphBuilder:
         return self._whole[m]
 
 
+def batch_shapes(
+    layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays of a GraphBatch of this many graphs, padded to this many candidates; norms too."""
+    near, first = settings.query_neighbours, settings.query_candidates
+    width, degree = layout.beliefs_width, settings.neighbours
+    degrees = {
+        "candidate_image": degree,
+        "candidate_report": degree,
+        "candidate_candidate": degree,
+        "candidate_query": 1,
+        "query_image": near,
+        "query_report": near,
+        "query_candidate": first,
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "direction": (graphs,),
+        "query": (graphs, width),
+        "candidate": (graphs, candidates, width),
+        "base": (graphs, candidates),
+        "mask": (graphs, candidates),
+    }
+    for m in Modality:
+        shapes[m.value] = (graphs * (candidates * degree + near), 3 * width)
+    for r in RELATIONS:
+        table = (graphs, 1 if r.target == QUERY else candidates, degrees[r.name])
+        shapes |= {f"{r.name}.{kind}": table for kind in ("idx", "weight", "norm")}
+    return shapes
+
+
 def bucket(size: int, buckets: Sequence[int]) -> int:
     """The smallest bucket that holds `size`; past the largest, `size` itself."""
     return next((b for b in buckets if b >= size), size)

@@ -29,6 +29,7 @@ from radrank.core.graph import (
     DIRECTIONS,
     RELATIONS,
     Candidates,
+    batch_shapes,
     bucket,
 )
 from radrank.core.studies import Modality
@@ -63,6 +64,16 @@ def test_a_batch_is_padded_to_the_bucket_of_its_largest_graph():
     integers = {name for name, array in batch.arrays.items() if array.dtype == np.int64}
     assert integers == {"direction", *(f"{r.name}.idx" for r in RELATIONS)}
     assert {array.dtype for name, array in batch.arrays.items() if name not in integers} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_shapes_are_known_before_there_is_a_graph(count):
+    builder = builder_of()
+    batch = builder.batch([build(builder, k=3)] * count)
+    shapes = batch_shapes(LAYOUT, builder.settings, graphs=count, candidates=4)
+    made = batch.feed(shapes)
+    assert {name: array.shape for name, array in made.items()} == shapes
+    assert set(batch.arrays) <= set(shapes)
 
 
 def test_padding_is_masked_and_has_no_edges():
