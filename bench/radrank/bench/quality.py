@@ -24,8 +24,9 @@ from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split
 from radrank.datasets import open_dataset
 from radrank.datasets.progress import Task
-from radrank.engines.bundle import OnnxReranker
-from radrank.engines.onnxruntime import OnnxEngine
+from radrank.engines.bundle import EngineReranker
+from radrank.engines.engine import Model
+from radrank.engines.onnxruntime import CpuEngine
 from radrank.evaluation.collection import Collection
 from radrank.evaluation.evaluate import Baseline, Findings, evaluate
 from radrank.evaluation.figures import cloud
@@ -143,7 +144,8 @@ def _cost(seed: _Trained, name: str, world: World, *, candidates: int) -> tuple[
         examples = [world.graph(trial, 0, settings, candidates=candidates)[1] for trial in trials]
         path = Path(folder) / "reranker.onnx"
         export_reranker(model, [dict(example.feed(model.array_names)) for example in examples], path)
-        engine = OnnxReranker(OnnxEngine(path, sha256="", precision="fp32", threads=1), settings)
+        exported = Model(name=name, path=path, sha256="", precision="fp32")
+        engine = EngineReranker(CpuEngine(exported, threads=1), settings)
         for trial in trials:
             for row in range(min(_TIMED, len(trial.queries))):
                 start = time.perf_counter()

@@ -12,8 +12,9 @@ from radrank.core.errors import MissingExtra
 from radrank.core.ports import EngineManifest
 from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix
+from radrank.engines.engine import Engine
 from radrank.engines.manifest import BundleManifest, TextEncoderEntry
-from radrank.engines.onnxruntime import OnnxEngine
+from radrank.engines.models import IMAGE_ENCODER, TEXT_ENCODER
 
 _TEXT_BATCH = 32
 
@@ -44,17 +45,13 @@ class Tokens:
 
 
 class BundleEncoder:
-    """core's Encoder over two ONNX files."""
+    """core's Encoder over two engines."""
 
-    def __init__(self, path: Path, manifest: BundleManifest, *, threads: int) -> None:
-        def engine(file: str) -> OnnxEngine:
-            sha256 = str(manifest.files[file]["sha256"])
-            return OnnxEngine(path / file, sha256=sha256, precision=manifest.precision, threads=threads)
-
+    def __init__(self, path: Path, manifest: BundleManifest, engines: Mapping[str, Engine]) -> None:
         self.layout = manifest.layout
         self.image_size = manifest.image.size
-        self._engines = {Modality.IMAGE: engine(manifest.image.file), Modality.REPORT: engine(manifest.text.file)}
-        self._tokens = Tokens(path / manifest.text.tokenizer, manifest.text)
+        self.tokens = Tokens(path / manifest.text.tokenizer, manifest.text)
+        self._engines = {Modality.IMAGE: engines[IMAGE_ENCODER], Modality.REPORT: engines[TEXT_ENCODER]}
         with np.load(path / manifest.classifier) as stored:
             self._classifiers = {m: (stored[f"{m}_weight"], stored[f"{m}_bias"]) for m in Modality}
 
@@ -65,17 +62,17 @@ class BundleEncoder:
     def encode_images(self, pixels: NDArray[np.uint8]) -> Matrix:
         if not len(pixels):
             return np.empty((0, self.layout.dimensions), dtype=np.float32)
-        return self._engines[Modality.IMAGE].run({"pixels": pixels})
+        return self._engines[Modality.IMAGE].run({"pixels": pixels})["vectors"]
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Texts of like length share a batch: padding costs as much as words do."""
         vectors = np.empty((len(texts), self.layout.dimensions), dtype=np.float32)
-        ids = self._tokens(texts)
+        ids = self.tokens(texts)
         by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         for start in range(0, len(ids), _TEXT_BATCH):
             rows = by_length[start : start + _TEXT_BATCH]
-            padded = self._tokens.padded([ids[row] for row in rows])
-            vectors[rows] = self._engines[Modality.REPORT].run({"ids": padded})
+            padded = self.tokens.padded([ids[row] for row in rows])
+            vectors[rows] = self._engines[Modality.REPORT].run({"ids": padded})["vectors"]
         return vectors
 
     def classify(self, vectors: Matrix, modality: Modality) -> NDArray[np.float32]:

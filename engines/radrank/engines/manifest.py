@@ -23,7 +23,7 @@ from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
 
 MANIFEST = "bundle.json"
-SCHEMA_VERSION = 2  # 1 did not tell the layout of its vectors
+SCHEMA_VERSION = 3  # 1 did not tell the layout of its vectors, 2 had nothing for its golden queries to rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

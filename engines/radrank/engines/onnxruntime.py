@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import MissingExtra
 from radrank.core.ports import EngineManifest
+from radrank.engines.engine import Feed, Model, TensorSpec
+
+_DTYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
 
 
-class OnnxEngine:
-    """One ONNX file on the CPU. `run` releases the GIL and may be called from several threads."""
+class CpuEngine:
+    """One ONNX file on the CPU: any batch, any size. `run` releases the GIL and may be called from several threads."""
 
-    def __init__(self, path: Path, *, sha256: str, precision: str, threads: int) -> None:
-        runtime = _onnxruntime()
-        options = runtime.SessionOptions()
+    def __init__(self, model: Model, *, threads: int) -> None:
+        runtime = onnxruntime()
+        options = session_options(runtime)
         options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         # Threads that spin while they wait take the core from the next request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.inputs: tuple[str, ...] = tuple(entry.name for entry in self._session.get_inputs())
+        self._session = runtime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        self.inputs = specs(self._session.get_inputs())
+        self.outputs = specs(self._session.get_outputs())
+        self._names = [output.name for output in self.outputs]
         self.manifest = EngineManifest(
-            sha256=sha256, precision=precision, runtime=f"onnxruntime-cpu {runtime.__version__}"
+            sha256=model.sha256, precision=model.precision, runtime=f"onnxruntime-cpu {runtime.__version__}"
         )
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The model's first output."""
-        found: Sequence[Any] = self._session.run(None, dict(feed))
-        return cast(NDArray[np.float32], found[0])
+    def warm_up(self, feeds: Iterable[Feed]) -> None:
+        for feed in feeds:
+            self.run(feed)
+
+    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._session.run(None, dict(feed)), strict=True))
 
     def close(self) -> None:
         self._session = None
 
 
-def _onnxruntime() -> Any:
+def onnxruntime() -> Any:
+    """The package, of either build. Raises MissingExtra."""
     try:
-        import onnxruntime
+        import onnxruntime as runtime
     except ImportError as error:
         raise MissingExtra("onnxruntime", "cpu") from error
-    return onnxruntime
+    return runtime
+
+
+def session_options(runtime: Any) -> Any:
+    """What sessions of all providers share."""
+    options = runtime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def specs(entries: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """A session's inputs or outputs; named axes vary."""
+    return tuple(
+        TensorSpec(
+            name=entry.name,
+            dtype=np.dtype(_DTYPES[entry.type]),
+            shape=tuple(size if isinstance(size, int) else -1 for size in entry.shape),
+        )
+        for entry in entries
+    )

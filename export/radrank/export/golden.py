@@ -21,7 +21,8 @@ from radrank.training.backbones import Backbone
 from radrank.training.features import token_ids
 from radrank.training.reranker import GraphReranker
 
-_QUERIES = 8
+_QUERIES, _ITEMS = 16, 64  # golden queries, and what they rank
+_GRAPHS = 16
 _ARCHIVE, _GALLERY = 80, 40  # studies of a random world
 
 
@@ -87,15 +88,21 @@ def golden_queries(
     settings: GraphSettings,
 ) -> dict[str, NDArray[Any]]:
     """Made-up radiographs, sentences and graphs, with what the torch modules answer: for a bundle's golden.npz."""
-    images, texts = golden_material(_QUERIES)
-    golden: dict[str, NDArray[Any]] = {
-        "pixels": np.stack([pixels.load(image, backbone.preprocessing.image_size) for image in images]),
-        "texts": np.array([text.encode() for text in texts], dtype=np.bytes_),
-    }
+    images, texts = golden_material(_ITEMS)
+    size = backbone.preprocessing.image_size
+    pictures = torch.from_numpy(np.stack([pixels.load(image, size) for image in images]))
     ids = torch.from_numpy(token_ids(backbone, texts).astype(np.int64))
-    golden["image_vectors"] = encoders[Modality.IMAGE](torch.from_numpy(golden["pixels"])).numpy()
-    golden["report_vectors"] = encoders[Modality.REPORT](ids).numpy()
-    batch = random_batch(np.random.default_rng(0), layout, settings, graphs=4, candidates=40)
+    vectors = {
+        m: torch.cat([encoders[m](part) for part in torch.split(inputs, _QUERIES)]).numpy()
+        for m, inputs in ((Modality.IMAGE, pictures), (Modality.REPORT, ids))
+    }
+    golden: dict[str, NDArray[Any]] = {
+        "pixels": pictures[:_QUERIES].numpy(),
+        "texts": np.array([text.encode() for text in texts[:_QUERIES]], dtype=np.bytes_),
+    }
+    golden |= {f"{m}_vectors": vectors[m][:_QUERIES] for m in Modality}
+    golden |= {f"gallery/{m}": vectors[m] for m in Modality}
+    batch = random_batch(np.random.default_rng(0), layout, settings, graphs=_GRAPHS, candidates=40)
     names = {name for model in rerankers.values() for name in model.array_names}
     arrays = batch.feed(sorted(names | set(batch.arrays)))
     golden |= {f"graph/{name}": array for name, array in arrays.items()}

@@ -17,7 +17,8 @@ from torch.export import Dim
 from radrank.core.errors import Mismatch
 from radrank.core.graph import CANDIDATE
 from radrank.core.studies import Modality
-from radrank.engines.onnxruntime import OnnxEngine
+from radrank.engines.engine import Model
+from radrank.engines.onnxruntime import CpuEngine
 from radrank.training.backbones import Backbone
 from radrank.training.heads import Heads
 from radrank.training.inputs import HeadInputs
@@ -163,8 +164,8 @@ def _check(model: nn.Module, path: Path, feed: Mapping[str, NDArray[np.generic]]
     """Raises Mismatch where ONNX Runtime and torch differ by more than TOLERANCE."""
     with torch.inference_mode():
         expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
-    engine = OnnxEngine(path, sha256="", precision="fp32", threads=1)
-    found = engine.run(feed)
+    engine = CpuEngine(Model(name=path.stem, path=path, sha256="", precision="fp32"), threads=1)
+    found = next(iter(engine.run(feed).values()))
     engine.close()
     worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     if not worst <= TOLERANCE:  # NaN, on either side, is no answer

@@ -93,7 +93,7 @@ def verify(
     queries: Annotated[int, typer.Option("--queries", min=1, metavar="N", help="Of each modality.")] = 500,
     config_file: Config = None,
 ) -> None:
-    """Check every hash of the snapshot, and how much of an exact scan's result its index finds.
+    """Check every hash of the snapshot, and how much of an exact scan's result its index finds as it is served.
 
     Queries are items of the archive; both results are compared in each of the four directions.
 
@@ -107,9 +107,11 @@ def verify(
     from radrank.server.home import snapshots_of
     from radrank.server.recall import KS, recalls
     from radrank.server.settings import load
+    from radrank.server.tuning import tuned
 
-    snapshots = snapshots_of(load(config_file, archive=archive).archive)
-    snapshot = open_snapshot(current(snapshots), factory=matching_factory(snapshots, None))
+    home = load(config_file, archive=archive).archive
+    snapshots = snapshots_of(home)
+    snapshot = open_snapshot(current(snapshots), factory=tuned(matching_factory(snapshots, None), home))
     typer.echo(f"{snapshot.path}: {len(snapshot.manifest['files'])} files are what the manifest says")
     table = Table("direction", "queries", *(f"recall@{k}" for k in KS), title=str(snapshot.manifest["index"]))
     lowest = 1.0
@@ -120,6 +122,63 @@ def verify(
     Console().print(table)
     if lowest < at_least:
         typer.secho(f"radrank: recall {lowest:.4f} is below {at_least}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+@index.command()
+def tune(
+    archive: ArchiveHome = None,
+    bundle: BundlePath = None,
+    recall: Annotated[
+        float, typer.Option("--recall", min=0.01, max=1.0, help="Of the exact scan's k, found in every direction.")
+    ] = 0.95,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, metavar="K", help="Candidates a search asks for.")] = 100,
+    queries: Annotated[int, typer.Option("--queries", min=1, metavar="N", help="Of each modality.")] = 500,
+    config_file: Config = None,
+) -> None:
+    """Find how far HNSW must look in each direction (its ef) for this recall, and keep that in the archive's home.
+
+    Queries are items of the archive, so cross-modal directions are measured with what will really ask. `radrank serve`
+    reads the result when it starts. A server of this archive may run meanwhile. --bundle: checks that the vectors are
+    its encoders'.
+
+    Example: radrank index tune --archive archive --recall 0.95
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from radrank.core.snapshot import current, open_snapshot
+    from radrank.server.building import matching_factory
+    from radrank.server.home import snapshots_of
+    from radrank.server.settings import load
+    from radrank.server.tuning import save_tuning, tuned, tuning_steps
+    from radrank.server.tuning import tune as tuned_directions
+
+    settings = load(config_file, archive=archive)
+    home, snapshots = settings.archive, snapshots_of(settings.archive)
+    factory = tuned(matching_factory(snapshots, None), home)
+    encoder = None if bundle is None else _encoder_of(bundle)
+    snapshot = open_snapshot(current(snapshots), factory=factory, encoder=encoder)
+    with _bar("tuning", tuning_steps(snapshot, k), unit="steps") as step:
+        found = list(tuned_directions(snapshot, k=k, recall=recall, queries=queries, step=step))
+    columns = ("direction", "rows", "queries", "ef before", f"recall@{k}", "µs", "ef", f"recall@{k}", "µs")
+    table = Table(*columns, title=factory.name)
+    for one in found:
+        efforts = [
+            number
+            for effort in (one.found.before, one.found.after)
+            for number in (f"{effort.ef:,}", f"{effort.recall:.4f}", f"{effort.p50:,.0f}")
+        ]
+        table.add_row(one.name, f"{one.rows:,}", f"{one.found.queries:,}", *efforts)
+    Console().print(table)
+    typer.echo(f"wrote {save_tuning(home, factory.name, found, k=k, recall=recall)}; a server reads it when it starts")
+    missed = [one.name for one in found if not one.found.suffices]
+    if missed:
+        typer.secho(
+            f"radrank: no ef gives recall {recall} for {', '.join(missed)}; the largest tried is kept",
+            fg="red",
+            err=True,
+        )
         raise typer.Exit(1)
 
 
@@ -160,6 +219,12 @@ def info(archive: ArchiveHome = None, config_file: Config = None) -> None:
         ("changes", f"{sequence - manifest['sequence']:,} since the snapshot (sequence {sequence:,})"),
     ):
         typer.echo(f"{name:<10}{value}")
+
+
+def _encoder_of(bundle: Path) -> str:
+    from radrank.engines.manifest import read_manifest
+
+    return read_manifest(bundle)[0].encoder_id
 
 
 def _reencode(store: Archive, engines: Engines) -> None:

@@ -1,4 +1,4 @@
-"""An archive's home: archive.sqlite, snapshots/, and the lock of the one process that may write to them."""
+"""An archive's home: archive.sqlite, snapshots/, index.json, and the lock of the one process that may write to them."""
 
 from __future__ import annotations
 
@@ -61,3 +61,8 @@ def database_of(root: Path) -> Path:
 def snapshots_of(root: Path) -> Path:
     """The snapshots of a home, for those who only read."""
     return root / "snapshots"
+
+
+def tuning_of(root: Path) -> Path:
+    """What `radrank index tune` found for a home."""
+    return root / "index.json"

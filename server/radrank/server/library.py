@@ -15,13 +15,13 @@ from typing import Protocol
 from radrank.core.archive import Archive
 from radrank.core.errors import Mismatch, NotFound, Unavailable
 from radrank.core.graph import GraphSettings
+from radrank.core.live import Live, Shared
 from radrank.core.ports import Encoder, IndexFactory, Progress, Reranker
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
 from radrank.core.snapshot import SCHEMA_VERSION, Snapshot, build_snapshot, current, open_snapshot, prune
 from radrank.core.view import View
 from radrank.server.home import Home
-from radrank.server.live import Live, Shared
 from radrank.server.settings import Compaction
 from radrank.server.statuses import trace
 

@@ -10,6 +10,7 @@ from radrank.engines.bundle import open_bundle
 from radrank.server.building import matching_factory
 from radrank.server.home import Home
 from radrank.server.library import Library
+from radrank.server.tuning import tuned
 
 if TYPE_CHECKING:
     from radrank.engines.bundle import Bundle
@@ -32,7 +33,7 @@ class Opened:
         self._home = Home(settings.archive)
         self._bundle = open_bundle(settings.bundle)
         self._bundle.warm_up()
-        factory = matching_factory(self._home.snapshots, settings.index)
+        factory = tuned(matching_factory(self._home.snapshots, settings.index), self._home.root)
         return Library(self._home, self._bundle, factory, settings.compaction)
 
     def __enter__(self) -> Self:

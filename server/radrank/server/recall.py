@@ -33,16 +33,16 @@ def recalls(snapshot: Snapshot, *, queries: int = QUERIES, seed: int = 0) -> Ite
         vectors = snapshot.items[source].vectors
         chosen = np.sort(rng.choice(len(vectors), size=min(queries, len(vectors)), replace=False))
         for target in Modality:
-            at = _recall(snapshot, np.asarray(vectors[chosen]), target)
+            at = _recall(snapshot, np.asarray(vectors[chosen]), source, target)
             yield Recall(source=source, target=target, queries=len(chosen), at=at)
 
 
-def _recall(snapshot: Snapshot, queries: Matrix, target: Modality) -> dict[int, float]:
+def _recall(snapshot: Snapshot, queries: Matrix, source: Modality, target: Modality) -> dict[int, float]:
     items = snapshot.items[target]
     if not len(items.vectors) or not len(queries):
         return dict.fromkeys(KS, 1.0)
     wanted = exact_neighbours(queries, items.vectors, max(KS))[0]
-    found = items.index.search(queries, max(KS))[0]
+    found = items.index.search(queries, max(KS), source=source)[0]
     exact, given = _cosines(queries, items.vectors, wanted), _cosines(queries, items.vectors, found)
     result = {}
     for k in KS:

@@ -74,7 +74,7 @@ BUNDLES = {
 def doubles(monkeypatch):
     opened = []
 
-    def open_bundle(path, threads):
+    def open_bundle(path, settings):
         opened.append(BUNDLES[path.name]())
         return opened[-1]
 

@@ -99,12 +99,12 @@ def test_a_bundle_tells_how_it_was_trained_and_how_well():
     "onnx_says", [lambda answer: answer + 0.01, lambda answer: answer * np.nan, lambda a: a[:, :1]]
 )
 def test_where_onnx_and_torch_differ_no_bundle_is_left(tmp_path, monkeypatch, onnx_says):
-    class OtherEngine(exporting.OnnxEngine):
+    class OtherEngine(exporting.CpuEngine):
         def run(self, feed):
-            return onnx_says(super().run(feed)).astype(np.float32)
+            return {name: onnx_says(array).astype(np.float32) for name, array in super().run(feed).items()}
 
     run = tiny_run(tmp_path / "run")
-    monkeypatch.setattr(exporting, "OnnxEngine", OtherEngine)
+    monkeypatch.setattr(exporting, "CpuEngine", OtherEngine)
     with pytest.raises(Mismatch, match=r"image_encoder\.onnx against torch"):
         bundles.write_bundle(run, tmp_path / "made" / "bundle")
     assert left(tmp_path / "made") == []
@@ -136,12 +136,12 @@ def test_controls_are_exported_as_the_others(tmp_path, name):
         return dict(batch.feed(model.array_names))
 
     exporting.export_reranker(model, [feed(2, 40), feed(1, 100)], path)
-    engine = exporting.OnnxEngine(path, sha256="", precision="fp32", threads=1)
+    engine = exporting.CpuEngine(exporting.Model(name=name, path=path, sha256="", precision="fp32"), threads=1)
     for graphs, candidates in ((1, 10), (4, 25), (7, 3), (2, 1)):
         arrays = feed(graphs, candidates)
         with torch.inference_mode():
             expected = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
-        np.testing.assert_allclose(engine.run(arrays), expected, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(engine.run(arrays)["scores"], expected, atol=1e-4, rtol=0)
         assert np.isfinite(expected).all()
     engine.close()
 
@@ -152,7 +152,7 @@ def test_a_file_of_other_weights_does_not_pass_the_golden_queries(tmp_path, expo
     from safetensors.torch import save_file
 
     save_file(other.state_dict(), run.path / "rerankers" / "gat" / "reranker.safetensors")
-    with pytest.raises(Mismatch, match="golden queries, re-ranker gat"):
+    with pytest.raises(Mismatch, match="reranker_gat on onnxruntime-cpu"):
         bundles.write_bundle(run, tmp_path / "bundle")
     assert left(tmp_path) == ["run"]
 

@@ -47,7 +47,7 @@ def close(found: np.ndarray, expected: np.ndarray, batch: GraphBatch, tolerance:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return open_bundle(tiny_bundle(), threads=1)
+    return open_bundle(tiny_bundle())
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

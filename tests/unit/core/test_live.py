@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from radrank.server.live import Live, Shared
+from radrank.core.live import Live, Shared
 
 
 def test_the_old_value_is_closed_when_its_last_lease_ends():

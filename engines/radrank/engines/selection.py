@@ -1,0 +1,63 @@
+"""Which engine serves each model: the best that opens here and passes the gate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from radrank.core.errors import RadrankError
+from radrank.engines.engine import Engine, Model
+from radrank.engines.parity import Golden, check
+from radrank.engines.runtimes import RUNTIMES, EngineSettings, runtime_names
+from radrank.engines.slot import Slot
+
+_log = logging.getLogger(__name__)
+
+
+class Selection:
+    """A slot for every model. They start on the last runtime that the settings allow: the one that is always there."""
+
+    def __init__(self, models: Mapping[str, Model], settings: EngineSettings) -> None:
+        *self._better, self._last = runtime_names(settings)
+        self._models = models
+        self._settings = settings
+        self._held = dict.fromkeys(models, self._last)
+        self.slots = {name: Slot(self._open(self._last, model)) for name, model in models.items()}
+
+    def choose(self, golden: Mapping[str, Golden]) -> None:
+        """Lets what is held, and what is better, answer the golden queries.
+
+        A better engine that passes takes the place of the one before; one that doesn't is refused, and that one stays.
+        Raises Mismatch where what is held does not pass.
+        """
+        for name, slot in self.slots.items():
+            slot.warm_up(golden[name].feeds_for(slot))
+            agreed = check(name, golden[name], slot)
+            for runtime in self._better_than(self._held[name]):
+                found = self._tried(runtime, self._models[name], golden[name])
+                if found is not None:
+                    slot.exchange(found)
+                    self._held[name] = runtime
+                    break
+            _log.info("%s runs on %s, %s: %s", name, slot.manifest.runtime, slot.manifest.precision, agreed)
+
+    def _better_than(self, runtime: str) -> list[str]:
+        return self._better[: self._better.index(runtime)] if runtime in self._better else self._better
+
+    def _tried(self, runtime: str, model: Model, golden: Golden) -> Engine | None:
+        try:
+            engine = self._open(runtime, model)
+        except RadrankError as error:  # not installed, or not built for this machine
+            _log.debug("%s: no %s: %s", model.name, runtime, error)
+            return None
+        try:
+            engine.warm_up(golden.feeds_for(engine))
+            check(model.name, golden, engine)
+        except Exception as error:  # noqa: BLE001 - whatever it does wrong, it must not serve
+            _log.warning("%s is refused on %s: %s", model.name, runtime, error)
+            engine.close()
+            return None
+        return engine
+
+    def _open(self, runtime: str, model: Model) -> Engine:
+        return RUNTIMES[runtime](model, self._settings)

@@ -1,0 +1,152 @@
+"""The gate: what ranks as fp32 does may serve; the rest is refused with the figures, and what was there stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from helpers.made_up import tiny_bundle
+from radrank.core.errors import InvalidQuery, MissingExtra
+from radrank.engines import runtimes, selection
+from radrank.engines.bundle import open_bundle
+from radrank.engines.engine import Engine, Feed, Model
+from radrank.engines.onnxruntime import CpuEngine
+from radrank.engines.parity import Agreement, agreement, kendall
+from radrank.engines.runtimes import EngineSettings
+
+
+class Planted(CpuEngine):
+    """The right model, with answers that something has happened to."""
+
+    def __init__(self, model: Model, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__(model, threads=1)
+        self._spoil = spoil
+        self.closed = False
+        # Not fp32: the gate judges by rank alone.
+        self.manifest = type(self.manifest)(sha256=model.sha256, precision="fp16", runtime="planted 1.0")
+
+    def run(self, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
+        return {name: self._spoil(array) for name, array in super().run(feed).items()}
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """Offers a runtime that is tried before the CPU; returns the engines that it has opened, by model."""
+
+    tiny_bundle()  # made before, as any bundle is
+
+    def planted(spoil: Callable[[np.ndarray], np.ndarray]) -> dict[str, Planted]:
+        opened: dict[str, Planted] = {}
+
+        def opener(model: Model, _settings: EngineSettings) -> Engine:
+            opened[model.name] = Planted(model, spoil)
+            return opened[model.name]
+
+        monkeypatch.setattr(runtimes, "PREFERENCE", ("planted", "onnxruntime-cpu"))
+        monkeypatch.setattr(selection, "RUNTIMES", {**runtimes.RUNTIMES, "planted": opener})
+        return opened
+
+    return planted
+
+
+def overflown(array: np.ndarray) -> np.ndarray:
+    """What half precision makes of numbers past 65,504, of which a softmax or a norm makes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        large = (array * 1e6).astype(np.float16)
+        return (large - large).astype(np.float32) + large.astype(np.float32)
+
+
+def test_an_engine_that_ranks_alike_takes_the_place_of_the_cpus(plant, caplog):
+    opened = plant(lambda array: array.astype(np.float16).astype(np.float32))
+    bundle = open_bundle(tiny_bundle())
+    assert {engine.manifest.runtime.split()[0] for engine in bundle.engines.values()} == {"onnxruntime-cpu"}
+    with caplog.at_level(logging.INFO):
+        bundle.warm_up()
+    assert set(opened) == set(bundle.engines)
+    assert {engine.manifest.runtime for engine in bundle.engines.values()} == {"planted 1.0"}
+    assert "image_encoder runs on planted 1.0, fp16" in caplog.text
+    assert {m.runtime for m in bundle.encoder.manifests.values()} == {"planted 1.0"}  # what provenance tells
+    assert {reranker.manifest.runtime for reranker in bundle.rerankers.values()} == {"planted 1.0"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda array: np.random.default_rng(0).standard_normal(array.shape).astype(np.float32),
+        lambda array: array * np.float32(np.nan),
+        lambda array: array[:, :-1],
+        overflown,
+    ],
+    ids=["wrong weights", "nan", "shape", "fp16 overflow"],
+)
+def test_a_bad_engine_is_refused_and_the_one_before_stays(plant, caplog, spoil):
+    opened = plant(spoil)
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    assert {engine.manifest.runtime.split()[0] for engine in bundle.engines.values()} == {"onnxruntime-cpu"}
+    assert all(engine.closed for engine in opened.values())
+    refusals = [record.message for record in caplog.records if "is refused on planted" in record.message]
+    assert len(refusals) == len(bundle.engines)
+
+
+def test_a_refusal_tells_both_figures(plant, caplog):
+    plant(lambda array: -array)
+    open_bundle(tiny_bundle()).warm_up()
+    assert "expected both at least 0.98, found top-10 overlap 0." in caplog.text
+    assert "Kendall τ -1.000" in caplog.text
+
+
+def test_an_engine_built_since_is_taken_up_by_another_warm_up(plant, monkeypatch):
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    plant(lambda array: array)
+    later = open_bundle(tiny_bundle())
+    later.warm_up()
+    assert later.engines["image_encoder"].manifest.runtime == "planted 1.0"
+    bundle._selection._better = ["planted"]
+    bundle.warm_up()
+    assert bundle.engines["image_encoder"].manifest.runtime == "planted 1.0"
+    bundle.warm_up()  # nothing is better than the best
+    assert bundle.engines["image_encoder"].manifest.runtime == "planted 1.0"
+
+
+def test_a_runtime_that_is_not_installed_is_passed_over_and_named_it_tells_its_extra(plant, monkeypatch):
+    def missing(_model: Model, _settings: EngineSettings) -> Engine:
+        raise MissingExtra("tensorrt", "tensorrt")
+
+    plant(lambda array: array)
+    monkeypatch.setattr(selection, "RUNTIMES", {**runtimes.RUNTIMES, "planted": missing})
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    assert bundle.engines["image_encoder"].manifest.runtime.startswith("onnxruntime-cpu")
+    monkeypatch.setattr(runtimes, "RUNTIMES", {**runtimes.RUNTIMES, "planted": missing})
+    with pytest.raises(MissingExtra, match=r'pip install "radrank\[tensorrt\]"'):
+        open_bundle(tiny_bundle(), EngineSettings(runtime="planted"))
+
+
+def test_an_unknown_runtime_is_told_which_there_are():
+    with pytest.raises(InvalidQuery, match=r"auto, .*onnxruntime-cpu"):
+        open_bundle(tiny_bundle(), EngineSettings(runtime="abacus"))
+
+
+def test_kendalls_tau_is_scipys():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        left = rng.integers(0, 12, 30).astype(np.float32)
+        right = (left + rng.integers(-3, 4, 30)).astype(np.float32)
+        assert kendall(left, right) == pytest.approx(kendalltau(left, right).statistic)
+
+
+def test_agreement_is_the_mean_over_queries():
+    best = np.arange(20, dtype=np.float32)
+    assert agreement([best, best], [best, best]) == Agreement(overlap=1.0, tau=1.0)
+    assert agreement([best, -best], [best, best]) == Agreement(overlap=0.5, tau=0.0)
