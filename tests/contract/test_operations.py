@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from helpers.doubles import DoubleBundle, ExactFactory
-from helpers.serving import STUDIES, error_of, search_request, serving
+from helpers.serving import STUDIES, error_of, health, search_request, serving
 from radrank.core.errors import InvalidQuery
 from radrank.server.app import Server
 from radrank.server.home import Home
@@ -25,11 +25,6 @@ from radrank.v1 import archive_pb2, retrieval_pb2, retrieval_pb2_grpc
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = ("", "radrank.v1.Retrieval", "radrank.v1.Archive")
-
-
-def health(channel: grpc.Channel, name: str = "") -> int:
-    request = health_pb2.HealthCheckRequest(service=name)
-    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
 
 
 def test_health_says_serving_only_once_there_is_something_to_serve(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from helpers.doubles import DoubleBundle, ExactFactory, study
 from radrank.core.studies import Study, View
@@ -96,3 +97,9 @@ def error_of(error: grpc.RpcError) -> tuple[str, str]:
     """(code, message) of a failed call."""
     call: Any = error
     return call.code().name, call.details()
+
+
+def health(channel: grpc.Channel, name: str = "") -> int:
+    """Of a service, or of all; 1: serving."""
+    request = health_pb2.HealthCheckRequest(service=name)
+    return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status

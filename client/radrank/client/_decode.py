@@ -76,6 +76,7 @@ def search(message: retrieval_pb2.SearchResponse) -> SearchResult:
         times=times(message.times),
         provenance=provenance(message.provenance),
         query_modality=_modality(message.query_modality),
+        degraded=message.degraded,
         target=_modality(message.target),
     )
 

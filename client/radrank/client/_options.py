@@ -54,12 +54,17 @@ def connect(server: str, token_file: Path | None, ca: Path | None, timeout: floa
     """The client that the shared options describe."""
     from radrank.client.client import Client
 
-    token = None
-    if token_file is not None:
-        token = token_file.read_text("utf-8").strip()
-        if not token or len(token.split()) > 1:
-            raise typer.BadParameter("must hold one token on one line", param_hint="'--token-file'")
-    return Client(server, token=token, ca=ca, timeout=timeout)
+    return Client(server, token=token_in(token_file), ca=ca, timeout=timeout)
+
+
+def token_in(token_file: Path | None) -> str | None:
+    """The token that the file holds, None without a file."""
+    if token_file is None:
+        return None
+    token = token_file.read_text("utf-8").strip()
+    if not token or len(token.split()) > 1:
+        raise typer.BadParameter("must hold one token on one line", param_hint="'--token-file'")
+    return token
 
 
 def day(text: str | None, option: str) -> date | None:

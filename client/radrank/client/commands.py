@@ -91,6 +91,10 @@ def search(
         bool,
         typer.Option("--one-per-patient", help="The best hit of each patient only.", rich_help_panel=_FILTERS),
     ] = False,
+    allow_degraded: Annotated[
+        bool,
+        typer.Option("--allow-degraded", help="The encoder's own order where there is no time to re-rank."),
+    ] = False,
     json: Json = False,
     save_sheet: Annotated[
         Path | None,
@@ -128,6 +132,7 @@ def search(
         "date_to": day(date_to, "--to"),
         "exclude": exclude or [],
         "one_per_patient": one_per_patient,
+        "allow_degraded": allow_degraded,
         "include_report": True,
         "include_labels": True,
         "include_preview": save_sheet is not None,

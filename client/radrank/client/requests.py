@@ -52,6 +52,8 @@ class SearchOptions(QueryOptions, total=False):
     exclude: Sequence[str]
     """Study ids left out of hits and graph; at most 1,000."""
     one_per_patient: bool
+    allow_degraded: bool
+    """Where the deadline leaves too little time to re-rank: the encoder's own order instead of no reply."""
     include_report: bool
     include_labels: bool
     include_preview: bool

@@ -68,13 +68,14 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """The hits, best first; ties by study id."""
+    """The hits, best first; ties by study id. degraded: there was no time to re-rank them, see `allow_degraded`."""
 
     hits: tuple[Hit, ...]
     times: StageTimes
     provenance: Provenance
     query_modality: str
     target: str
+    degraded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

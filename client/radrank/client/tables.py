@@ -92,7 +92,8 @@ def _hits(result: SearchResult) -> Table:
 def _served(result: SearchResult) -> str:
     times, made = result.times, result.provenance
     spent = " · ".join(f"{name} {getattr(times, field) / 1000:.1f}" for name, field in _STAGES.items())
-    reranker = f"re-ranked by {made.reranker}" if made.reranker else "not re-ranked"
+    unranked = "not re-ranked: no time was left" if result.degraded else "not re-ranked"
+    reranker = f"re-ranked by {made.reranker}" if made.reranker else unranked
     served = ", ".join(filter(None, (made.precision, made.runtime)))
     return f"{times.total_us / 1000:.1f} ms = {spent} | {reranker}" + (f" ({served})" if served else "")
 

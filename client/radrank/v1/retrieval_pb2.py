@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from radrank.v1 import types_pb2 as radrank_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aradrank/v1/retrieval.proto\x12\nradrank.v1\x1a\x16radrank/v1/types.proto\"F\n\nStudyQuery\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\"@\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\"\x85\x01\n\x05Query\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\tembedding\x18\x03 \x01(\x0b\x32\x12.radrank.v1.VectorH\x00\x12\'\n\x05study\x18\x04 \x01(\x0b\x32\x16.radrank.v1.StudyQueryH\x00\x42\t\n\x07\x63ontent\"\xb0\x01\n\x07\x46ilters\x12\x1f\n\x05views\x18\x01 \x03(\x0e\x32\x10.radrank.v1.View\x12\x12\n\nlabels_any\x18\x02 \x03(\t\x12\x12\n\nlabels_all\x18\x03 \x03(\t\x12\x13\n\x06normal\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x04\x66rom\x18\x05 \x01(\x0b\x32\x10.radrank.v1.Date\x12\x1c\n\x02to\x18\x06 \x01(\x0b\x32\x10.radrank.v1.DateB\t\n\x07_normal\"\xbb\x02\n\rSearchRequest\x12 \n\x05query\x18\x01 \x01(\x0b\x32\x11.radrank.v1.Query\x12$\n\x06target\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\x12\t\n\x01k\x18\x03 \x01(\r\x12\x12\n\ncandidates\x18\x04 \x01(\r\x12\x15\n\x08reranker\x18\x05 \x01(\tH\x00\x88\x01\x01\x12$\n\x07\x66ilters\x18\x06 \x01(\x0b\x32\x13.radrank.v1.Filters\x12\x17\n\x0f\x65xclude_studies\x18\x07 \x03(\t\x12\x17\n\x0fone_per_patient\x18\x08 \x01(\x08\x12\x16\n\x0einclude_report\x18\t \x01(\x08\x12\x16\n\x0einclude_labels\x18\n \x01(\x08\x12\x17\n\x0finclude_preview\x18\x0b \x01(\x08\x42\x0b\n\t_reranker\"\xdf\x01\n\x03Hit\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\r\n\x05score\x18\x04 \x01(\x02\x12\x16\n\x0e\x63\x61ndidate_rank\x18\x05 \x01(\r\x12\x0e\n\x06\x63osine\x18\x06 \x01(\x02\x12\x0e\n\x06report\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x13\n\x06normal\x18\t \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07preview\x18\n \x01(\x0c\x12\x1e\n\x04view\x18\x0b \x01(\x0e\x32\x10.radrank.v1.ViewB\t\n\x07_normal\"\xd6\x01\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.radrank.v1.Hit\x12%\n\x05times\x18\x02 \x01(\x0b\x32\x16.radrank.v1.StageTimes\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.radrank.v1.Provenance\x12,\n\x0equery_modality\x18\x04 \x01(\x0e\x32\x14.radrank.v1.Modality\x12$\n\x06target\x18\x05 \x01(\x0e\x32\x14.radrank.v1.Modality\"M\n\x13SearchStreamRequest\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12)\n\x06search\x18\x02 \x01(\x0b\x32\x19.radrank.v1.SearchRequest\",\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x14SearchStreamResponse\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12,\n\x06search\x18\x02 \x01(\x0b\x32\x1a.radrank.v1.SearchResponseH\x00\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.radrank.v1.StreamErrorH\x00\x42\x08\n\x06result\"2\n\x0c\x45mbedRequest\x12\"\n\x07queries\x18\x01 \x03(\x0b\x32\x11.radrank.v1.Query\"`\n\rEmbedResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x0c\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.radrank.v1.Provenance\"<\n\rScreenRequest\x12 \n\x05query\x18\x01 \x01(\x0b\x32\x11.radrank.v1.Query\x12\t\n\x01k\x18\x02 \x01(\r\"\xa8\x01\n\x0eScreenResponse\x12\x1c\n\x14\x61\x62normal_probability\x18\x01 \x01(\x02\x12\x15\n\rabnormal_vote\x18\x02 \x01(\x02\x12\x0e\n\x06voters\x18\x03 \x01(\r\x12%\n\x05times\x18\x04 \x01(\x0b\x32\x16.radrank.v1.StageTimes\x12*\n\nprovenance\x18\x05 \x01(\x0b\x32\x16.radrank.v1.Provenance\"=\n\x0fGetStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x18\n\x10include_previews\x18\x02 \x01(\x08\"V\n\x11StudyImagePreview\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x1e\n\x04view\x18\x02 \x01(\x0e\x32\x10.radrank.v1.View\x12\x0f\n\x07preview\x18\x03 \x01(\x0c\"\xdd\x01\n\x10GetStudyResponse\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x12\n\npatient_id\x18\x02 \x01(\t\x12\x10\n\x08\x66indings\x18\x03 \x01(\t\x12\x12\n\nimpression\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x06normal\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x04\x64\x61te\x18\x07 \x01(\x0b\x32\x10.radrank.v1.Date\x12-\n\x06images\x18\x08 \x03(\x0b\x32\x1d.radrank.v1.StudyImagePreviewB\t\n\x07_normal2\xe9\x02\n\tRetrieval\x12?\n\x06Search\x12\x19.radrank.v1.SearchRequest\x1a\x1a.radrank.v1.SearchResponse\x12U\n\x0cSearchStream\x12\x1f.radrank.v1.SearchStreamRequest\x1a .radrank.v1.SearchStreamResponse(\x01\x30\x01\x12<\n\x05\x45mbed\x12\x18.radrank.v1.EmbedRequest\x1a\x19.radrank.v1.EmbedResponse\x12?\n\x06Screen\x12\x19.radrank.v1.ScreenRequest\x1a\x1a.radrank.v1.ScreenResponse\x12\x45\n\x08GetStudy\x12\x1b.radrank.v1.GetStudyRequest\x1a\x1c.radrank.v1.GetStudyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aradrank/v1/retrieval.proto\x12\nradrank.v1\x1a\x16radrank/v1/types.proto\"F\n\nStudyQuery\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\"@\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12&\n\x08modality\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\"\x85\x01\n\x05Query\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\tembedding\x18\x03 \x01(\x0b\x32\x12.radrank.v1.VectorH\x00\x12\'\n\x05study\x18\x04 \x01(\x0b\x32\x16.radrank.v1.StudyQueryH\x00\x42\t\n\x07\x63ontent\"\xb0\x01\n\x07\x46ilters\x12\x1f\n\x05views\x18\x01 \x03(\x0e\x32\x10.radrank.v1.View\x12\x12\n\nlabels_any\x18\x02 \x03(\t\x12\x12\n\nlabels_all\x18\x03 \x03(\t\x12\x13\n\x06normal\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x04\x66rom\x18\x05 \x01(\x0b\x32\x10.radrank.v1.Date\x12\x1c\n\x02to\x18\x06 \x01(\x0b\x32\x10.radrank.v1.DateB\t\n\x07_normal\"\xd3\x02\n\rSearchRequest\x12 \n\x05query\x18\x01 \x01(\x0b\x32\x11.radrank.v1.Query\x12$\n\x06target\x18\x02 \x01(\x0e\x32\x14.radrank.v1.Modality\x12\t\n\x01k\x18\x03 \x01(\r\x12\x12\n\ncandidates\x18\x04 \x01(\r\x12\x15\n\x08reranker\x18\x05 \x01(\tH\x00\x88\x01\x01\x12$\n\x07\x66ilters\x18\x06 \x01(\x0b\x32\x13.radrank.v1.Filters\x12\x17\n\x0f\x65xclude_studies\x18\x07 \x03(\t\x12\x17\n\x0fone_per_patient\x18\x08 \x01(\x08\x12\x16\n\x0einclude_report\x18\t \x01(\x08\x12\x16\n\x0einclude_labels\x18\n \x01(\x08\x12\x17\n\x0finclude_preview\x18\x0b \x01(\x08\x12\x16\n\x0e\x61llow_degraded\x18\x0c \x01(\x08\x42\x0b\n\t_reranker\"\xdf\x01\n\x03Hit\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\r\n\x05score\x18\x04 \x01(\x02\x12\x16\n\x0e\x63\x61ndidate_rank\x18\x05 \x01(\r\x12\x0e\n\x06\x63osine\x18\x06 \x01(\x02\x12\x0e\n\x06report\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x13\n\x06normal\x18\t \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07preview\x18\n \x01(\x0c\x12\x1e\n\x04view\x18\x0b \x01(\x0e\x32\x10.radrank.v1.ViewB\t\n\x07_normal\"\xe8\x01\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.radrank.v1.Hit\x12%\n\x05times\x18\x02 \x01(\x0b\x32\x16.radrank.v1.StageTimes\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.radrank.v1.Provenance\x12,\n\x0equery_modality\x18\x04 \x01(\x0e\x32\x14.radrank.v1.Modality\x12$\n\x06target\x18\x05 \x01(\x0e\x32\x14.radrank.v1.Modality\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\"M\n\x13SearchStreamRequest\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12)\n\x06search\x18\x02 \x01(\x0b\x32\x19.radrank.v1.SearchRequest\",\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x14SearchStreamResponse\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12,\n\x06search\x18\x02 \x01(\x0b\x32\x1a.radrank.v1.SearchResponseH\x00\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.radrank.v1.StreamErrorH\x00\x42\x08\n\x06result\"2\n\x0c\x45mbedRequest\x12\"\n\x07queries\x18\x01 \x03(\x0b\x32\x11.radrank.v1.Query\"`\n\rEmbedResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x0c\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12*\n\nprovenance\x18\x03 \x01(\x0b\x32\x16.radrank.v1.Provenance\"<\n\rScreenRequest\x12 \n\x05query\x18\x01 \x01(\x0b\x32\x11.radrank.v1.Query\x12\t\n\x01k\x18\x02 \x01(\r\"\xa8\x01\n\x0eScreenResponse\x12\x1c\n\x14\x61\x62normal_probability\x18\x01 \x01(\x02\x12\x15\n\rabnormal_vote\x18\x02 \x01(\x02\x12\x0e\n\x06voters\x18\x03 \x01(\r\x12%\n\x05times\x18\x04 \x01(\x0b\x32\x16.radrank.v1.StageTimes\x12*\n\nprovenance\x18\x05 \x01(\x0b\x32\x16.radrank.v1.Provenance\"=\n\x0fGetStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x18\n\x10include_previews\x18\x02 \x01(\x08\"V\n\x11StudyImagePreview\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x1e\n\x04view\x18\x02 \x01(\x0e\x32\x10.radrank.v1.View\x12\x0f\n\x07preview\x18\x03 \x01(\x0c\"\xdd\x01\n\x10GetStudyResponse\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x12\n\npatient_id\x18\x02 \x01(\t\x12\x10\n\x08\x66indings\x18\x03 \x01(\t\x12\x12\n\nimpression\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x06normal\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x1e\n\x04\x64\x61te\x18\x07 \x01(\x0b\x32\x10.radrank.v1.Date\x12-\n\x06images\x18\x08 \x03(\x0b\x32\x1d.radrank.v1.StudyImagePreviewB\t\n\x07_normal2\xe9\x02\n\tRetrieval\x12?\n\x06Search\x12\x19.radrank.v1.SearchRequest\x1a\x1a.radrank.v1.SearchResponse\x12U\n\x0cSearchStream\x12\x1f.radrank.v1.SearchStreamRequest\x1a .radrank.v1.SearchStreamResponse(\x01\x30\x01\x12<\n\x05\x45mbed\x12\x18.radrank.v1.EmbedRequest\x1a\x19.radrank.v1.EmbedResponse\x12?\n\x06Screen\x12\x19.radrank.v1.ScreenRequest\x1a\x1a.radrank.v1.ScreenResponse\x12\x45\n\x08GetStudy\x12\x1b.radrank.v1.GetStudyRequest\x1a\x1c.radrank.v1.GetStudyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTERS']._serialized_start=341
   _globals['_FILTERS']._serialized_end=517
   _globals['_SEARCHREQUEST']._serialized_start=520
-  _globals['_SEARCHREQUEST']._serialized_end=835
-  _globals['_HIT']._serialized_start=838
-  _globals['_HIT']._serialized_end=1061
-  _globals['_SEARCHRESPONSE']._serialized_start=1064
-  _globals['_SEARCHRESPONSE']._serialized_end=1278
-  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1280
-  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1357
-  _globals['_STREAMERROR']._serialized_start=1359
-  _globals['_STREAMERROR']._serialized_end=1403
-  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1406
-  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1539
-  _globals['_EMBEDREQUEST']._serialized_start=1541
-  _globals['_EMBEDREQUEST']._serialized_end=1591
-  _globals['_EMBEDRESPONSE']._serialized_start=1593
-  _globals['_EMBEDRESPONSE']._serialized_end=1689
-  _globals['_SCREENREQUEST']._serialized_start=1691
-  _globals['_SCREENREQUEST']._serialized_end=1751
-  _globals['_SCREENRESPONSE']._serialized_start=1754
-  _globals['_SCREENRESPONSE']._serialized_end=1922
-  _globals['_GETSTUDYREQUEST']._serialized_start=1924
-  _globals['_GETSTUDYREQUEST']._serialized_end=1985
-  _globals['_STUDYIMAGEPREVIEW']._serialized_start=1987
-  _globals['_STUDYIMAGEPREVIEW']._serialized_end=2073
-  _globals['_GETSTUDYRESPONSE']._serialized_start=2076
-  _globals['_GETSTUDYRESPONSE']._serialized_end=2297
-  _globals['_RETRIEVAL']._serialized_start=2300
-  _globals['_RETRIEVAL']._serialized_end=2661
+  _globals['_SEARCHREQUEST']._serialized_end=859
+  _globals['_HIT']._serialized_start=862
+  _globals['_HIT']._serialized_end=1085
+  _globals['_SEARCHRESPONSE']._serialized_start=1088
+  _globals['_SEARCHRESPONSE']._serialized_end=1320
+  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1322
+  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1399
+  _globals['_STREAMERROR']._serialized_start=1401
+  _globals['_STREAMERROR']._serialized_end=1445
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1448
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1581
+  _globals['_EMBEDREQUEST']._serialized_start=1583
+  _globals['_EMBEDREQUEST']._serialized_end=1633
+  _globals['_EMBEDRESPONSE']._serialized_start=1635
+  _globals['_EMBEDRESPONSE']._serialized_end=1731
+  _globals['_SCREENREQUEST']._serialized_start=1733
+  _globals['_SCREENREQUEST']._serialized_end=1793
+  _globals['_SCREENRESPONSE']._serialized_start=1796
+  _globals['_SCREENRESPONSE']._serialized_end=1964
+  _globals['_GETSTUDYREQUEST']._serialized_start=1966
+  _globals['_GETSTUDYREQUEST']._serialized_end=2027
+  _globals['_STUDYIMAGEPREVIEW']._serialized_start=2029
+  _globals['_STUDYIMAGEPREVIEW']._serialized_end=2115
+  _globals['_GETSTUDYRESPONSE']._serialized_start=2118
+  _globals['_GETSTUDYRESPONSE']._serialized_end=2339
+  _globals['_RETRIEVAL']._serialized_start=2342
+  _globals['_RETRIEVAL']._serialized_end=2703
 # @@protoc_insertion_point(module_scope)

@@ -51,7 +51,7 @@ class Filters(_message.Message):
     def __init__(self, views: _Optional[_Iterable[_Union[_types_pb2.View, str]]] = ..., labels_any: _Optional[_Iterable[str]] = ..., labels_all: _Optional[_Iterable[str]] = ..., normal: _Optional[bool] = ..., to: _Optional[_Union[_types_pb2.Date, _Mapping]] = ..., **kwargs) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "target", "k", "candidates", "reranker", "filters", "exclude_studies", "one_per_patient", "include_report", "include_labels", "include_preview")
+    __slots__ = ("query", "target", "k", "candidates", "reranker", "filters", "exclude_studies", "one_per_patient", "include_report", "include_labels", "include_preview", "allow_degraded")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class SearchRequest(_message.Message):
     INCLUDE_REPORT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_LABELS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DEGRADED_FIELD_NUMBER: _ClassVar[int]
     query: Query
     target: _types_pb2.Modality
     k: int
@@ -74,7 +75,8 @@ class SearchRequest(_message.Message):
     include_report: bool
     include_labels: bool
     include_preview: bool
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., target: _Optional[_Union[_types_pb2.Modality, str]] = ..., k: _Optional[int] = ..., candidates: _Optional[int] = ..., reranker: _Optional[str] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., exclude_studies: _Optional[_Iterable[str]] = ..., one_per_patient: _Optional[bool] = ..., include_report: _Optional[bool] = ..., include_labels: _Optional[bool] = ..., include_preview: _Optional[bool] = ...) -> None: ...
+    allow_degraded: bool
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., target: _Optional[_Union[_types_pb2.Modality, str]] = ..., k: _Optional[int] = ..., candidates: _Optional[int] = ..., reranker: _Optional[str] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., exclude_studies: _Optional[_Iterable[str]] = ..., one_per_patient: _Optional[bool] = ..., include_report: _Optional[bool] = ..., include_labels: _Optional[bool] = ..., include_preview: _Optional[bool] = ..., allow_degraded: _Optional[bool] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("study_id", "image_id", "rank", "score", "candidate_rank", "cosine", "report", "labels", "normal", "preview", "view")
@@ -103,18 +105,20 @@ class Hit(_message.Message):
     def __init__(self, study_id: _Optional[str] = ..., image_id: _Optional[str] = ..., rank: _Optional[int] = ..., score: _Optional[float] = ..., candidate_rank: _Optional[int] = ..., cosine: _Optional[float] = ..., report: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., normal: _Optional[bool] = ..., preview: _Optional[bytes] = ..., view: _Optional[_Union[_types_pb2.View, str]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "times", "provenance", "query_modality", "target")
+    __slots__ = ("hits", "times", "provenance", "query_modality", "target", "degraded")
     HITS_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     QUERY_MODALITY_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     times: _types_pb2.StageTimes
     provenance: _types_pb2.Provenance
     query_modality: _types_pb2.Modality
     target: _types_pb2.Modality
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., times: _Optional[_Union[_types_pb2.StageTimes, _Mapping]] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., query_modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., target: _Optional[_Union[_types_pb2.Modality, str]] = ...) -> None: ...
+    degraded: bool
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., times: _Optional[_Union[_types_pb2.StageTimes, _Mapping]] = ..., provenance: _Optional[_Union[_types_pb2.Provenance, _Mapping]] = ..., query_modality: _Optional[_Union[_types_pb2.Modality, str]] = ..., target: _Optional[_Union[_types_pb2.Modality, str]] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
 class SearchStreamRequest(_message.Message):
     __slots__ = ("tag", "search")

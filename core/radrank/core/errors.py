@@ -47,10 +47,11 @@ class Overloaded(RadrankError):
 
 
 class DeadlineTooShort(RadrankError):
-    """The deadline leaves less than the `needed` seconds."""
+    """The deadline leaves less than the `needed` seconds; 0.0 where it is not known how many these are."""
 
     def __init__(self, needed: float) -> None:
-        super().__init__(f"the deadline is too short: this request needs about {needed:.3f} s")
+        about = f": what is left of this request needs about {needed:.3f} s" if needed else ""
+        super().__init__(f"the deadline is too short{about}")
         self.needed = needed
 
 

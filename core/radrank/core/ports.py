@@ -56,8 +56,11 @@ class CandidateIndex(Protocol):
     """Nearest neighbours by cosine among the rows it was built from."""
 
     def __len__(self) -> int: ...
-    def search(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
-        """queries float32 [q, d], unit. Returns rows int64 and cosines float32, both [q, min(k, n)], best first."""
+    def search(self, queries: Matrix, k: int, *, source: Modality | None = None) -> tuple[Rows, NDArray[np.float32]]:
+        """queries float32 [q, d], unit. Returns rows int64 and cosines float32, both [q, min(k, n)], best first.
+
+        source: what the queries are vectors of, None where it does not matter: an index may look further for some.
+        """
         ...
 
     def close(self) -> None: ...
@@ -73,7 +76,9 @@ class IndexFactory(Protocol):
 
     def build(self, vectors: Matrix, *, progress: Progress | None = None) -> CandidateIndex: ...
     def save(self, index: CandidateIndex, path: Path) -> None: ...
-    def load(self, path: Path, vectors: Matrix) -> CandidateIndex: ...
+    def load(self, path: Path, vectors: Matrix, *, target: Modality | None = None) -> CandidateIndex:
+        """target: what the vectors are of, None for a search that no tuning bears on."""
+        ...
 
 
 class Reranker(Protocol):

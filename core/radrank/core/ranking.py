@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.errors import InvalidQuery, NotFound
+from radrank.core.errors import DeadlineTooShort, InvalidQuery, NotFound, Unavailable
 from radrank.core.filters import Filters
-from radrank.core.graph import Candidates, GraphBuilder
+from radrank.core.graph import Candidates, GraphBuilder, bucket
 from radrank.core.ports import Encoder, EngineManifest, Reranker
 from radrank.core.studies import Modality
+from radrank.core.timing import NO_DEADLINE, Deadline, RecentTimes, Stopwatch
 from radrank.core.vectors import Vector, unit
 from radrank.core.view import View
 
@@ -21,6 +22,7 @@ OFF = "off"
 MAX_K = 1_000
 DEFAULT_CANDIDATES = 100
 SCREEN_VOTERS = 10
+_LATE = 0.95  # of the last re-rankings ended within the time that a reply must have left
 _SCORE_DECIMALS = 5  # scores closer than rounding noise are ties, and ties are broken by id
 
 
@@ -61,6 +63,8 @@ class SearchQuery:
 
     target: None ranks the other modality than the query's
     candidates: first-stage candidates, 0 for the default; reranker: a name, "off", or None for the default
+    deadline: a search that can't meet it is not computed; may_degrade: what can't be re-ranked in time comes in the
+    encoder's own order
     decode_us: what decoding the request took, to be told in the reply
     """
 
@@ -72,6 +76,8 @@ class SearchQuery:
     filters: Filters = field(default_factory=Filters)
     exclude: tuple[str, ...] = field(default=(), repr=False)
     one_per_patient: bool = False
+    deadline: Deadline = NO_DEADLINE
+    may_degrade: bool = False
     decode_us: int = 0
 
 
@@ -103,7 +109,10 @@ class StageTimes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """The answer to one search, with what it was made from (None where a stage did not run)."""
+    """The answer to one search, with what it was made from (None where a stage did not run).
+
+    degraded: in the encoder's own order, since the deadline left too little time to re-rank
+    """
 
     hits: tuple[Hit, ...]
     query_modality: Modality
@@ -113,6 +122,7 @@ class Ranking:
     reranker: str
     encoder: EngineManifest | None
     reranker_manifest: EngineManifest | None
+    degraded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,28 +145,32 @@ class _Encoded:
     manifest: EngineManifest | None
 
 
-class _Stopwatch:
-    """Laps in microseconds."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter_ns()
-
-    def lap(self) -> int:
-        now = time.perf_counter_ns()
-        lap, self._last = now - self._last, now
-        return lap // 1_000
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reranked:
+    scores: NDArray[np.float32]
+    manifest: EngineManifest
+    graph_us: int
+    rerank_us: int
 
 
 class Ranker:
     """Ranks one view of the archive with one bundle's engines. Immutable and thread-safe."""
 
     def __init__(
-        self, *, encoder: Encoder, rerankers: Mapping[str, Reranker], default_reranker: str, view: View
+        self,
+        *,
+        encoder: Encoder,
+        rerankers: Mapping[str, Reranker],
+        default_reranker: str,
+        view: View,
+        recent: RecentTimes | None = None,
     ) -> None:
+        """recent: shared by the rankers that follow one another as the archive changes."""
         self.encoder = encoder
         self.rerankers = rerankers
         self.default_reranker = default_reranker
         self.view = view
+        self._recent = recent or RecentTimes()
         self._builders = {
             name: GraphBuilder(
                 gallery=view.nodes, archive=view.nodes, layout=view.snapshot.layout, settings=reranker.settings
@@ -165,11 +179,11 @@ class Ranker:
         }
 
     def search(self, query: SearchQuery) -> Ranking:
-        """Raises InvalidQuery and NotFound."""
+        """Raises InvalidQuery, NotFound and DeadlineTooShort."""
         self._check(query)
         name = self.default_reranker if query.reranker is None else query.reranker
-        watch = _Stopwatch()
-        encoded = self._encode(query.content)
+        watch = Stopwatch()
+        encoded = self._encode(query.content, query.deadline)
         target = query.target or encoded.modality.other
         encode_us = watch.lap()
 
@@ -177,35 +191,19 @@ class Ranker:
         excluded = self._excluded(query.exclude, encoded.own)
         mask = view.mask(target, query.filters, excluded)
         wanted = max(query.k, query.candidates or DEFAULT_CANDIDATES)
-        found = view.nearest(target, encoded.vector, wanted, mask)
+        found = view.nearest(target, encoded.vector, wanted, mask, source=encoded.modality)
         candidates_us = watch.lap()
 
-        scores, manifest = found.cosines, None
-        graph_us = rerank_us = 0
-        if name != OFF and len(found):
-            reranker = self.rerankers[name]
-            manifest = reranker.manifest
-            builder = self._builders[name]
-            bridges = self._bridges(builder, encoded, target, found, filtered=mask is not None, excluded=excluded)
-            graph = builder.build(
-                query=encoded.vector,
-                query_modality=encoded.modality,
-                target=target,
-                candidates=found,
-                bridges=bridges,
-                excluded=excluded,
-            )
-            batch = builder.batch([graph])
-            graph_us = watch.lap()
-            scores = reranker.score(batch)[0, : len(found)]
-            rerank_us = watch.lap()
+        wants = name != OFF and len(found) > 0
+        ranked = self._rerank(name, query, encoded, target, found, excluded, watch) if wants else None
+        scores = found.cosines if ranked is None else ranked.scores
         hits = self._order(target, found, scores, k=query.k, one_per_patient=query.one_per_patient)
         times = StageTimes(
             decode=query.decode_us,
             encode=encode_us,
             candidates=candidates_us,
-            graph=graph_us,
-            rerank=rerank_us,
+            graph=ranked.graph_us if ranked else 0,
+            rerank=ranked.rerank_us if ranked else 0,
             order=watch.lap(),
         )
         return Ranking(
@@ -216,20 +214,23 @@ class Ranker:
             sequence=view.sequence,
             reranker=name,
             encoder=encoded.manifest,
-            reranker_manifest=manifest,
+            reranker_manifest=ranked.manifest if ranked else None,
+            degraded=wants and ranked is None,
         )
 
-    def screen(self, content: Content, *, k: int = SCREEN_VOTERS, decode_us: int = 0) -> Screening:
+    def screen(
+        self, content: Content, *, k: int = SCREEN_VOTERS, deadline: Deadline = NO_DEADLINE, decode_us: int = 0
+    ) -> Screening:
         """Normal or abnormal, by the classifier and by the vote of the k nearest reports whose status is known."""
-        watch = _Stopwatch()
-        encoded = self._encode(content)
+        watch = Stopwatch()
+        encoded = self._encode(content, deadline)
         encode_us = watch.lap()
         view = self.view
         nodes = view.nodes[Modality.REPORT]
         known = (nodes.normal != 0) & nodes.alive
         if encoded.own is not None:
             known &= nodes.study != encoded.own
-        voters = view.nearest(Modality.REPORT, encoded.vector, k, known)
+        voters = view.nearest(Modality.REPORT, encoded.vector, k, known, source=encoded.modality)
         votes = nodes.normal[voters.rows] < 0
         times = StageTimes(decode=decode_us, encode=encode_us, candidates=watch.lap())
         return Screening(
@@ -250,18 +251,64 @@ class Ranker:
         if name is not None and name != OFF and name not in self.rerankers:
             raise InvalidQuery("reranker", f"must be one of: {', '.join([*sorted(self.rerankers), OFF])}")
 
-    def _encode(self, content: Content) -> _Encoded:
+    def _encode(self, content: Content, deadline: Deadline) -> _Encoded:
         if isinstance(content, VectorQuery):
             return _Encoded(vector=self._checked(content.vector), modality=content.modality, own=None, manifest=None)
         if isinstance(content, StudyQuery):
             return self._stored(content)
+        modality = Modality.IMAGE if isinstance(content, ImageQuery) else Modality.REPORT
+        if isinstance(content, TextQuery) and not content.text.strip():
+            raise InvalidQuery("text", "must hold more than blanks")
+        self._check_time(deadline, modality)
+        start = time.perf_counter()
         if isinstance(content, ImageQuery):
-            vectors, modality = self.encoder.encode_images(content.pixels[None]), Modality.IMAGE
+            vector = self.encoder.encode_images(content.pixels[None])[0]
         else:
-            if not content.text.strip():
-                raise InvalidQuery("text", "must hold more than blanks")
-            vectors, modality = self.encoder.encode_texts([content.text]), Modality.REPORT
-        return _Encoded(vector=vectors[0], modality=modality, own=None, manifest=self.encoder.manifests[modality])
+            vector = self.encoder.encode_texts([content.text])[0]
+        self._recent.add(modality, time.perf_counter() - start)
+        return _Encoded(vector=vector, modality=modality, own=None, manifest=self.encoder.manifests[modality])
+
+    def _check_time(self, deadline: Deadline, stage: Hashable) -> None:
+        """Raises DeadlineTooShort where even the fastest of the last calls would end too late."""
+        fastest = self._recent.quantile(stage, 0.0)
+        if not deadline.leaves(fastest):
+            raise DeadlineTooShort(self._recent.quantile(stage, 0.5))
+
+    def _rerank(
+        self,
+        name: str,
+        query: SearchQuery,
+        encoded: _Encoded,
+        target: Modality,
+        found: Candidates,
+        excluded: NDArray[np.int32],
+        watch: Stopwatch,
+    ) -> _Reranked | None:
+        """None where the query may be degraded, and there is no time or no engine."""
+        reranker, builder = self.rerankers[name], self._builders[name]
+        stage = (name, bucket(len(found), builder.settings.candidate_buckets))
+        if query.may_degrade and not query.deadline.leaves(self._recent.quantile(stage, _LATE)):
+            return None
+        self._check_time(query.deadline, stage)
+        start = time.perf_counter()
+        graph = builder.build(
+            query=encoded.vector,
+            query_modality=encoded.modality,
+            target=target,
+            candidates=found,
+            bridges=self._bridges(builder, encoded, target, found, filters=query.filters, excluded=excluded),
+            excluded=excluded,
+        )
+        batch = builder.batch([graph])
+        graph_us = watch.lap()
+        try:
+            scores = reranker.score(batch)[0, : len(found)]
+        except Unavailable:  # an engine on another host
+            if query.may_degrade:
+                return None
+            raise
+        self._recent.add(stage, time.perf_counter() - start)
+        return _Reranked(scores=scores, manifest=reranker.manifest, graph_us=graph_us, rerank_us=watch.lap())
 
     def _checked(self, vector: Vector) -> Vector:
         dimensions = self.encoder.layout.dimensions
@@ -300,17 +347,18 @@ class Ranker:
         target: Modality,
         found: Candidates,
         *,
-        filtered: bool,
+        filters: Filters,
         excluded: NDArray[np.int32],
     ) -> dict[Modality, Candidates]:
         """The query's nearest archive items of both modalities; filters bound the hits, not the archive around them."""
         k = builder.settings.query_neighbours
         bridges: dict[Modality, Candidates] = {}
         for m in Modality:
-            if m is target and not filtered and len(found) >= min(k, len(self.view.nodes[m])):
+            if m is target and not filters and len(found) >= min(k, len(self.view.nodes[m])):
                 bridges[m] = Candidates(rows=found.rows[:k], cosines=found.cosines[:k])
             else:
-                bridges[m] = self.view.nearest(m, encoded.vector, k, self.view.mask(m, Filters(), excluded))
+                mask = self.view.mask(m, Filters(), excluded)
+                bridges[m] = self.view.nearest(m, encoded.vector, k, mask, source=encoded.modality)
         return bridges
 
     def _order(

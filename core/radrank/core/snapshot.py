@@ -30,6 +30,7 @@ from radrank.core.files import check_files, file_table, publish, replace_text, s
 from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.nodes import Column, Neighbours, neighbour_table, paired_rows
+from radrank.core.pages import MappedFiles
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
 from radrank.core.records import Record
 from radrank.core.studies import Modality, Study
@@ -63,13 +64,14 @@ class Items:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """An opened snapshot."""
+    """An opened snapshot. files: what its arrays are mapped from."""
 
     path: Path
     manifest: Mapping[str, Any]
     sha256: str
     columns: StudyColumns
     items: Mapping[Modality, Items]
+    files: MappedFiles
 
     @property
     def sequence(self) -> int:
@@ -107,12 +109,14 @@ def open_snapshot(path: Path, *, factory: IndexFactory, encoder: str | None = No
     if manifest["index"] != factory.name:
         raise Mismatch(f"{path}: index", factory.name, str(manifest["index"]))
     check_files(path, manifest["files"])
+    files = MappedFiles()
     return Snapshot(
         path=path,
         manifest=manifest,
         sha256=sha256_of(source),
-        columns=_load_columns(path / "studies"),
-        items={m: _load_items(path / m.value, factory) for m in Modality},
+        columns=_load_columns(path / "studies", files),
+        items={m: _load_items(path / m.value, m, factory, files) for m in Modality},
+        files=files,
     )
 
 
@@ -290,11 +294,11 @@ def _mapped(path: Path) -> NDArray[Any]:
     return array
 
 
-def _load_columns(folder: Path) -> StudyColumns:
+def _load_columns(folder: Path, files: MappedFiles) -> StudyColumns:
     names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["labels"]
     offsets, rows = np.load(folder / "label_offsets.npy"), np.load(folder / "label_rows.npy")
     return StudyColumns(
-        ids=_mapped(folder / "ids.npy"),
+        ids=files.open(folder / "ids.npy"),
         patients=np.load(folder / "patients.npy"),
         normal=np.load(folder / "normal.npy"),
         dates=np.load(folder / "dates.npy"),
@@ -302,8 +306,8 @@ def _load_columns(folder: Path) -> StudyColumns:
     )
 
 
-def _load_items(folder: Path, factory: IndexFactory) -> Items:
-    vectors = _mapped(folder / "vectors.npy")
+def _load_items(folder: Path, m: Modality, factory: IndexFactory, files: MappedFiles) -> Items:
+    vectors = files.open(folder / "vectors.npy")
     study = np.load(folder / "study.npy")
     shown = {
         name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else np.zeros(len(study), dtype)
@@ -311,17 +315,17 @@ def _load_items(folder: Path, factory: IndexFactory) -> Items:
     }
     return Items(
         vectors=vectors,
-        beliefs=_mapped(folder / "beliefs.npy"),
+        beliefs=files.open(folder / "beliefs.npy"),
         study=study,
         **shown,
-        same=_load_table(folder, "same"),
-        cross=_load_table(folder, "cross"),
+        same=_load_table(folder, "same", files),
+        cross=_load_table(folder, "cross", files),
         pairs=np.load(folder / "pairs.npy"),
-        index=factory.load(folder / "index.bin", vectors),
+        index=factory.load(folder / "index.bin", vectors, target=m),
     )
 
 
-def _load_table(folder: Path, name: str) -> Neighbours:
+def _load_table(folder: Path, name: str, files: MappedFiles) -> Neighbours:
     return Neighbours(
-        rows=Column(_mapped(folder / f"{name}_rows.npy")), cosines=Column(_mapped(folder / f"{name}_cosines.npy"))
+        rows=Column(files.open(folder / f"{name}_rows.npy")), cosines=Column(files.open(folder / f"{name}_cosines.npy"))
     )

@@ -149,16 +149,25 @@ class View:
             mask &= shown[nodes.study]
         return mask
 
-    def nearest(self, m: Modality, query: Vector, k: int, mask: NDArray[np.bool_] | None = None) -> Candidates:
-        """The k most similar items, ties by row, among the living ones that the mask allows."""
+    def nearest(
+        self,
+        m: Modality,
+        query: Vector,
+        k: int,
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        source: Modality | None = None,
+    ) -> Candidates:
+        """The k most similar items, ties by row, among the living ones that the mask allows. source: the query's."""
         nodes, base = self.nodes[m], self.snapshot.items[m]
         allowed = nodes.alive if mask is None else mask
         held = len(base.study)
-        rows, cosines = self._in_snapshot(m, query, k, allowed[:held], filtered=mask is not None)
+        rows, cosines = self._in_snapshot(m, query, k, allowed[:held], filtered=mask is not None, source=source)
         if len(nodes) > held:
             late = np.flatnonzero(allowed[held:])
             rows = np.concatenate([rows, late + held])
             cosines = np.concatenate([cosines, nodes.vectors.fresh[late] @ query])
+        self.snapshot.files.trim()
         order = np.lexsort((rows, -cosines))[:k]
         return Candidates(rows=rows[order], cosines=cosines[order])
 
@@ -206,7 +215,14 @@ class View:
         return taken
 
     def _in_snapshot(
-        self, m: Modality, query: Vector, k: int, allowed: NDArray[np.bool_], *, filtered: bool
+        self,
+        m: Modality,
+        query: Vector,
+        k: int,
+        allowed: NDArray[np.bool_],
+        *,
+        filtered: bool,
+        source: Modality | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         items = self.snapshot.items[m]
         held = len(items.study)
@@ -216,7 +232,7 @@ class View:
         fetch = k + 8
         if not (filtered and np.count_nonzero(allowed) <= max(fetch, _SCAN_SHARE * held)):
             while fetch < held:
-                found = items.index.search(query[None, :], fetch)
+                found = items.index.search(query[None, :], fetch, source=source)
                 rows, cosines = found[0][0], found[1][0]
                 keep = allowed[rows]
                 rows, cosines = rows[keep], cosines[keep]

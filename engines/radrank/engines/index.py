@@ -13,14 +13,22 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import InvalidQuery, MissingExtra
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
+from radrank.core.studies import Modality
 from radrank.core.vectors import Matrix, Rows, exact_neighbours
 
+Direction = tuple[Modality, Modality]
+"""What the queries are vectors of, and what is searched."""
+
 _BLOCK = 1_024  # queries searched, or rows added, at a time
+_NO_EF = 1  # of hnswlib's own: one number an index, which must not be set beside running searches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HnswSettings:
-    """m: links a node; ef_construction and ef: how many nodes a build and a search keep in view."""
+    """m: links a node; ef_construction and ef: how many nodes a build and an untuned search keep in view.
+
+    m and ef_construction were chosen by `radrank bench scale`.
+    """
 
     m: int = 32
     ef_construction: int = 200
@@ -36,7 +44,13 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+    def search(
+        self,
+        queries: Matrix,
+        k: int,
+        *,
+        source: Modality | None = None,  # noqa: ARG002  # the port's signature
+    ) -> tuple[Rows, NDArray[np.float32]]:
         return exact_neighbours(queries, self._vectors, k)
 
     def close(self) -> None:
@@ -56,29 +70,59 @@ class ExactFactory:
     def save(self, index: CandidateIndex, path: Path) -> None:  # noqa: ARG002  # the port's signature
         path.write_bytes(b"")
 
-    def load(self, path: Path, vectors: Matrix) -> CandidateIndex:  # noqa: ARG002  # the port's signature
+    def load(
+        self,
+        path: Path,  # noqa: ARG002  # the port's signature
+        vectors: Matrix,
+        *,
+        target: Modality | None = None,  # noqa: ARG002  # the port's signature
+    ) -> CandidateIndex:
         return ExactIndex(vectors)
 
 
 class HnswIndex:
-    """hnswlib over inner products of unit vectors. Searches release the GIL and are deterministic."""
+    """hnswlib over inner products of unit vectors. Searches release the GIL and are deterministic.
 
-    def __init__(self, index: Any, vectors: Matrix) -> None:
+    ef: how many nodes a search keeps in view; efs: the same for queries of one modality, where it differs
+    threads: of one search; requests are what runs in parallel, so that a server leaves it at one
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        vectors: Matrix,
+        *,
+        ef: int,
+        efs: Mapping[Modality, int] | None = None,
+        threads: int = 1,
+    ) -> None:
         self._index = index
         self._vectors = vectors
+        self._ef = ef
+        self._efs = dict(efs or {})
+        self._threads = threads
         self._closing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+    def ef_of(self, source: Modality | None) -> int:
+        """How many nodes a search with a query of this modality keeps in view."""
+        return self._ef if source is None else self._efs.get(source, self._ef)
+
+    def looking_at(self, ef: int) -> HnswIndex:
+        """The same graph, not a copy, whose searches keep this many nodes in view."""
+        return HnswIndex(self._index, self._vectors, ef=ef)
+
+    def search(self, queries: Matrix, k: int, *, source: Modality | None = None) -> tuple[Rows, NDArray[np.float32]]:
         """As the port says. Cosines are computed anew from the vectors, so every index gives the same ones."""
         k = min(k, len(self._vectors))
+        seen = min(max(k, self.ef_of(source)), len(self._vectors))
         rows = np.empty((len(queries), k), dtype=np.int64)
         cosines = np.empty((len(queries), k), dtype=np.float32)
         for start in range(0, len(queries) if k else 0, _BLOCK):
             block = slice(start, start + _BLOCK)
-            rows[block], cosines[block] = self._block(np.ascontiguousarray(queries[block], dtype=np.float32), k)
+            rows[block], cosines[block] = self._block(np.ascontiguousarray(queries[block], dtype=np.float32), k, seen)
         return rows, cosines
 
     def close(self) -> None:
@@ -88,23 +132,34 @@ class HnswIndex:
     def save(self, path: Path) -> None:
         self._index.save_index(str(path))
 
-    def _block(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+    def _block(self, queries: Matrix, k: int, seen: int) -> tuple[Rows, NDArray[np.float32]]:
         try:
-            # One thread a request: requests are what runs in parallel.
-            labels, _ = self._index.knn_query(queries, k=k, num_threads=1)
-        except RuntimeError:
-            return exact_neighbours(queries, self._vectors, k)  # hnswlib reached fewer than k rows
-        found = labels.astype(np.int64)
+            # hnswlib keeps as many nodes in view as it is asked for, so asking for more is an ef of this call alone.
+            labels, _ = self._index.knn_query(queries, k=seen, num_threads=self._threads)
+        except RuntimeError:  # hnswlib reached fewer rows than it was asked for
+            if len(queries) == 1:
+                return exact_neighbours(queries, self._vectors, k)
+            alone = [self._block(query[None], k, seen) for query in queries]  # it does not say for which of them
+            return np.concatenate([rows for rows, _ in alone]), np.concatenate([cosines for _, cosines in alone])
+        found = labels[:, :k].astype(np.int64)  # best first
         cosines = np.stack([self._vectors[row] @ query for row, query in zip(found, queries, strict=True)])
         order = np.lexsort((found, -cosines), axis=1)
         return np.take_along_axis(found, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
 
 class HnswFactory:
-    """Builds with one thread: several would link in an order of chance, and replicas would disagree."""
+    """Builds with one thread: several would link in an order of chance, and replicas would disagree.
 
-    def __init__(self, settings: HnswSettings | None = None) -> None:
+    efs: how many nodes searches of a direction keep in view, where it is not the settings' ef
+    threads: of a build, and of a search for many queries; more than one for measurements alone
+    """
+
+    def __init__(
+        self, settings: HnswSettings | None = None, *, efs: Mapping[Direction, int] | None = None, threads: int = 1
+    ) -> None:
         self.settings = settings or HnswSettings()
+        self._efs = dict(efs or {})
+        self._threads = threads
 
     @property
     def name(self) -> str:
@@ -120,20 +175,25 @@ class HnswFactory:
         )
         for start in range(0, len(vectors), _BLOCK):
             stop = min(start + _BLOCK, len(vectors))
-            index.add_items(np.ascontiguousarray(vectors[start:stop]), np.arange(start, stop), num_threads=1)
+            index.add_items(
+                np.ascontiguousarray(vectors[start:stop]), np.arange(start, stop), num_threads=self._threads
+            )
             if progress:
                 progress(stop, len(vectors))
-        index.set_ef(self.settings.ef)
-        return HnswIndex(index, vectors)
+        return self._opened(index, vectors, None)
 
     def save(self, index: CandidateIndex, path: Path) -> None:
         cast(HnswIndex, index).save(path)
 
-    def load(self, path: Path, vectors: Matrix) -> CandidateIndex:
+    def load(self, path: Path, vectors: Matrix, *, target: Modality | None = None) -> CandidateIndex:
         index = _hnswlib().Index(space="ip", dim=vectors.shape[1])
         index.load_index(str(path), max_elements=max(1, len(vectors)))
-        index.set_ef(self.settings.ef)
-        return HnswIndex(index, vectors)
+        return self._opened(index, vectors, target)
+
+    def _opened(self, index: Any, vectors: Matrix, target: Modality | None) -> HnswIndex:
+        index.set_ef(_NO_EF)
+        efs = {source: ef for (source, searched), ef in self._efs.items() if searched is target}
+        return HnswIndex(index, vectors, ef=self.settings.ef, efs=efs, threads=self._threads)
 
 
 def index_factory(name: str = "hnsw") -> IndexFactory:

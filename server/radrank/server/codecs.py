@@ -18,6 +18,7 @@ from radrank.core.ranking import (
     VectorQuery,
 )
 from radrank.core.studies import Modality, Study, StudyImage
+from radrank.core.timing import Deadline
 from radrank.core.vectors import Vector
 from radrank.datasets import pixels
 from radrank.server.fields import ID_BYTES, MODALITIES, VIEWS, at_most, day, identifier, known, labels, words
@@ -33,7 +34,7 @@ _EMPTY = "must hold an image, a text, an embedding or a study"
 _TEXT_LETTERS = 65_536  # far past any token limit: a tokenizer need not read megabytes to cut them
 
 
-def search_query(request: retrieval_pb2.SearchRequest, *, image_size: int) -> SearchQuery:
+def search_query(request: retrieval_pb2.SearchRequest, *, image_size: int, deadline: Deadline) -> SearchQuery:
     """A search. image_size: side of the pixels that the encoder takes."""
     start = time.perf_counter_ns()
     if request.query.WhichOneof("content") is None:
@@ -55,6 +56,8 @@ def search_query(request: retrieval_pb2.SearchRequest, *, image_size: int) -> Se
         filters=filters,
         exclude=tuple(request.exclude_studies),
         one_per_patient=request.one_per_patient,
+        deadline=deadline,
+        may_degrade=request.allow_degraded,
         decode_us=(time.perf_counter_ns() - start) // 1_000,
     )
 

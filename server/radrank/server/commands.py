@@ -56,7 +56,9 @@ def serve(
     with Opened(settings) as opened:
         # Calls run side by side: more BLAS threads would only make them wait for one another.
         threadpool_limits(limits=1, user_api="blas")
-        app.run(settings, opened.library, lambda address, library: _announce(settings, address, library))
+        app.run(
+            settings, opened.library, lambda address, library: _announce(settings, address, library), opened.reselect
+        )
 
 
 def _announce(settings: Settings, address: str, library: Library) -> None:

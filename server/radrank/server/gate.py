@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
+
 from radrank.core.errors import Overloaded, Unavailable
 from radrank.server.library import Library
 
@@ -18,6 +20,8 @@ class Gate:
     def __init__(self, *, streams: int) -> None:
         self._library: Library | None = None
         self._streams = threading.BoundedSemaphore(streams)
+        self._open: set[OpenStream] = set()
+        self._guard = threading.Lock()
 
     def open(self, library: Library) -> None:
         self._library = library
@@ -34,11 +38,50 @@ class Gate:
         return library
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
+    def stream(self, context: grpc.ServicerContext) -> Iterator[OpenStream]:
         """A stream's own place: without a limit, idle streams would hold every thread. Raises Overloaded."""
         if not self._streams.acquire(blocking=False):
             raise Overloaded(_RETRY_SECONDS)
+        stream = OpenStream(context)
+        with self._guard:
+            self._open.add(stream)
+        try:
+            yield stream
+        finally:
+            with self._guard:
+                self._open.discard(stream)
+            self._streams.release()
+
+    def drain(self) -> None:
+        """Ends streams: those that wait for their caller now, the others after the request that they answer."""
+        with self._guard:
+            streams = tuple(self._open)
+        for stream in streams:
+            stream.end()
+
+
+class OpenStream:
+    """A stream that is open. `ending`: it shall take no more requests."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self._guard = threading.Lock()
+        self._busy = False
+        self.ending = False
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While a request is answered."""
+        with self._guard:
+            self._busy = True
         try:
             yield
         finally:
-            self._streams.release()
+            with self._guard:
+                self._busy = False
+
+    def end(self) -> None:
+        with self._guard:
+            self.ending = True
+            if not self._busy:
+                self._context.cancel()  # type: ignore[no-untyped-call]  # nothing else wakes a thread that waits for its caller

@@ -14,9 +14,12 @@ from typing import Any
 
 import grpc
 
+from radrank.core.timing import Deadline
+from radrank.server.admission import Admission
 from radrank.server.statuses import status_of
 
 HEALTH = "/grpc.health.v1.Health/"
+COMPUTING = frozenset(("Search", "Embed", "Screen", "ModelInfer"))
 
 Guard = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
@@ -26,12 +29,14 @@ _access = logging.getLogger("radrank.access")
 class Around(grpc.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs only
     """Runs calls inside a guard, which gets the method's full name and the call's context."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, *, only: Callable[[str], bool] = lambda _: True) -> None:
+        """only: tells by a method's full name whether it is guarded."""
         self._guard = guard
+        self._only = only
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler, method = continuation(handler_call_details), handler_call_details.method
-        if handler is None or method.startswith(HEALTH):
+        if handler is None or method.startswith(HEALTH) or not self._only(method):
             return handler
         guard = self._guard
 
@@ -58,12 +63,26 @@ class Around(grpc.ServerInterceptor):  # type: ignore[type-arg] # generic in the
         )
 
 
-def interceptors(token: str | None) -> list[grpc.ServerInterceptor[Any, Any]]:
+def interceptors(token: str | None, admission: Admission) -> list[grpc.ServerInterceptor[Any, Any]]:
     """All of them, outermost first."""
     guards: list[Guard] = [access_log, errors_mapped]
     if token is not None:
         guards.append(bearer(token))
-    return [Around(guard) for guard in guards]
+    return [*(Around(guard) for guard in guards), Around(admitted(admission), only=computes)]
+
+
+def computes(method: str) -> bool:
+    """Whether calls of this method need a place. What only looks something up, and readiness, is always answered."""
+    return method.rpartition("/")[2] in COMPUTING
+
+
+def admitted(admission: Admission) -> Guard:
+    """Lets pass what there is a place for, when it is its turn."""
+
+    def guard(_method: str, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+        return admission.admitted(Deadline(context.time_remaining()))
+
+    return guard
 
 
 @contextmanager

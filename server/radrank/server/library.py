@@ -20,7 +20,9 @@ from radrank.core.ports import Encoder, IndexFactory, Progress, Reranker
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
 from radrank.core.snapshot import SCHEMA_VERSION, Snapshot, build_snapshot, current, open_snapshot, prune
+from radrank.core.timing import RecentTimes
 from radrank.core.view import View
+from radrank.engines.engine import Engine, Model
 from radrank.server.home import Home
 from radrank.server.settings import Compaction
 from radrank.server.statuses import trace
@@ -45,6 +47,17 @@ class Engines(Protocol):
     def default_reranker(self) -> str: ...
     @property
     def graph(self) -> GraphSettings: ...
+    @property
+    def models(self) -> Mapping[str, Model]: ...
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """Of the models, by the same names."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the text encoder knows."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +87,7 @@ class Library:
         self._home = home
         self._factory = factory
         self._threshold = compaction
+        self._recent = RecentTimes()
         self._writing = threading.Lock()
         self._wanted = threading.Event()
         self._closing = threading.Event()
@@ -139,6 +153,7 @@ class Library:
             rerankers=self.engines.rerankers,
             default_reranker=self.engines.default_reranker,
             view=self._view,
+            recent=self._recent,
         )
         edition = Edition(ranker=ranker, bundle_sha256=self.engines.sha256, _snapshot=self._snapshot.take())
         return Shared(edition, Edition.close)

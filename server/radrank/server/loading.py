@@ -31,10 +31,15 @@ class Opened:
         if not settings.bundle.is_dir():
             raise NotFound(f"bundle {settings.bundle}", "make one with `radrank export`, or try `radrank demo`")
         self._home = Home(settings.archive)
-        self._bundle = open_bundle(settings.bundle)
+        self._bundle = open_bundle(settings.bundle, settings.engines.settings())
         self._bundle.warm_up()
         factory = tuned(matching_factory(self._home.snapshots, settings.index), self._home.root)
         return Library(self._home, self._bundle, factory, settings.compaction)
+
+    def reselect(self) -> None:
+        """Takes up better engines where they have been built since; those that serve stay where none passes."""
+        if self._bundle is not None:
+            self._bundle.warm_up()
 
     def __enter__(self) -> Self:
         return self

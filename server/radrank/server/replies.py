@@ -34,6 +34,7 @@ def search_response(
             ranking.reranker_manifest,
             name="" if ranking.reranker == OFF else ranking.reranker,
         ),
+        degraded=ranking.degraded,
         query_modality=MODALITY_NUMBERS[ranking.query_modality],
         target=MODALITY_NUMBERS[ranking.target],
         times=_times(ranking.times, start_ns),

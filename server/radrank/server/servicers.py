@@ -12,8 +12,10 @@ from radrank.core.errors import InvalidQuery, Unavailable
 from radrank.core.ports import Encoder
 from radrank.core.ranking import ImageQuery, TextQuery
 from radrank.core.studies import Modality, Study
+from radrank.core.timing import Deadline
 from radrank.core.vectors import Matrix
 from radrank.server import codecs, replies
+from radrank.server.admission import Admission
 from radrank.server.gate import Gate
 from radrank.server.importing import encode_studies
 from radrank.server.statuses import status_of
@@ -26,20 +28,25 @@ UPSERT_BYTES = 2**30  # what one upsert may hold in memory until it is written
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
     """Searches."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, admission: Admission) -> None:
         self._gate = gate
+        self._admission = admission
 
     def Search(  # noqa: N802 - the contract's name
-        self, request: retrieval_pb2.SearchRequest, _context: grpc.ServicerContext
+        self, request: retrieval_pb2.SearchRequest, context: grpc.ServicerContext
     ) -> retrieval_pb2.SearchResponse:
-        return self._search(request)
+        return self._search(request, Deadline(context.time_remaining()))
 
     def SearchStream(  # noqa: N802
-        self, requests: Iterator[retrieval_pb2.SearchStreamRequest], _context: grpc.ServicerContext
+        self, requests: Iterator[retrieval_pb2.SearchStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[retrieval_pb2.SearchStreamResponse]:
-        with self._gate.stream():
+        deadline = Deadline(context.time_remaining())
+        with self._gate.stream(context) as stream:
             for request in requests:
-                yield self._tagged(request)
+                with stream.busy():
+                    yield self._tagged(request, deadline)
+                if stream.ending:
+                    return
 
     def Embed(  # noqa: N802
         self, request: retrieval_pb2.EmbedRequest, _context: grpc.ServicerContext
@@ -51,13 +58,14 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
             return replies.embed_response(_embedded(contents, encoder), edition, encoder.manifests[first])
 
     def Screen(  # noqa: N802
-        self, request: retrieval_pb2.ScreenRequest, _context: grpc.ServicerContext
+        self, request: retrieval_pb2.ScreenRequest, context: grpc.ServicerContext
     ) -> retrieval_pb2.ScreenResponse:
         start = time.perf_counter_ns()
         with self._gate.library.lease() as edition:
             ranker = edition.ranker
             content, k, decode_us = codecs.screen_query(request, image_size=ranker.encoder.image_size)
-            screening = ranker.screen(content, k=k, decode_us=decode_us)
+            deadline = Deadline(context.time_remaining())
+            screening = ranker.screen(content, k=k, deadline=deadline, decode_us=decode_us)
             return replies.screen_response(screening, edition=edition, start_ns=start)
 
     def GetStudy(  # noqa: N802
@@ -67,19 +75,24 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
         record = self._gate.library.archive.record(study_id, previews=request.include_previews)
         return replies.study_response(record, previews=request.include_previews)
 
-    def _search(self, request: retrieval_pb2.SearchRequest) -> retrieval_pb2.SearchResponse:
+    def _search(self, request: retrieval_pb2.SearchRequest, deadline: Deadline) -> retrieval_pb2.SearchResponse:
         start = time.perf_counter_ns()
         library = self._gate.library
         with library.lease() as edition:
             ranker = edition.ranker
-            query = codecs.search_query(request, image_size=ranker.encoder.image_size)
+            query = codecs.search_query(request, image_size=ranker.encoder.image_size, deadline=deadline)
             ranking = ranker.search(query)
             return replies.search_response(request, ranking, edition=edition, archive=library.archive, start_ns=start)
 
-    def _tagged(self, request: retrieval_pb2.SearchStreamRequest) -> retrieval_pb2.SearchStreamResponse:
+    def _tagged(
+        self, request: retrieval_pb2.SearchStreamRequest, deadline: Deadline
+    ) -> retrieval_pb2.SearchStreamResponse:
         try:
             codecs.check_tag(request)
-            return retrieval_pb2.SearchStreamResponse(tag=request.tag, search=self._search(request.search))
+            with self._admission.turn(deadline):
+                return retrieval_pb2.SearchStreamResponse(
+                    tag=request.tag, search=self._search(request.search, deadline)
+                )
         except Exception as error:  # noqa: BLE001 - one request's fault is its own reply, not the stream's end
             status = status_of(error)
             told = retrieval_pb2.StreamError(code=status.number, message=status.message)
@@ -95,7 +108,7 @@ class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
     def Upsert(  # noqa: N802
         self, requests: Iterator[archive_pb2.UpsertRequest], context: grpc.ServicerContext
     ) -> archive_pb2.UpsertResponse:
-        with self._gate.stream():
+        with self._gate.stream(context) as stream, stream.busy():
             library = self._gate.library
             records = list(encode_studies(_studies(requests), library.engines.encoder))
             if not context.is_active():
@@ -130,12 +143,12 @@ def _studies(requests: Iterable[archive_pb2.UpsertRequest]) -> Iterator[Study]:
 
 
 def _embedded(contents: Sequence[ImageQuery | TextQuery], encoder: Encoder) -> Matrix:
-    """Vectors [n, d] of images and texts, in their order."""
-    vectors = np.empty((len(contents), encoder.layout.dimensions), dtype=np.float32)
-    images = {place: content.pixels for place, content in enumerate(contents) if isinstance(content, ImageQuery)}
-    texts = {place: content.text for place, content in enumerate(contents) if isinstance(content, TextQuery)}
-    if images:
-        vectors[list(images)] = encoder.encode_images(np.stack(list(images.values())))
-    if texts:
-        vectors[list(texts)] = encoder.encode_texts(list(texts.values()))
-    return vectors
+    """Vectors [n, d] of images and texts, in their order. One by one: a batch rounds otherwise than its parts alone."""
+    return np.concatenate(
+        [
+            encoder.encode_images(content.pixels[None])
+            if isinstance(content, ImageQuery)
+            else encoder.encode_texts([content.text])
+            for content in contents
+        ]
+    )

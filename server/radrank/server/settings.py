@@ -19,10 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from radrank.core.errors import InvalidQuery, NotFound
+from radrank.engines.runtimes import AUTO, EngineSettings
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 CONFIG_VARIABLE = "RADRANK_CONFIG"
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 class _Group(BaseModel):
@@ -32,14 +37,31 @@ class _Group(BaseModel):
 class Limits(_Group):
     """How much at once.
 
-    workers: threads that answer calls; streams: long-lived streams (SearchStream, Upsert) at once, each on a thread
-    of its own beside the workers; in_flight: calls running or queued, more are refused; message_bytes: of one message
+    workers: searches that compute side by side; in_flight: those and the ones that wait for their turn, more are
+    refused; streams: long-lived streams (SearchStream, Upsert) at once; message_bytes: of one message
     """
 
-    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: 2 * _cores())
+    in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(default_factory=lambda: 6 * _cores())
     streams: Annotated[int, Field(ge=1, le=256)] = 16
-    in_flight: Annotated[int, Field(ge=1, le=100_000)] = 256
     message_bytes: Annotated[int, Field(ge=2**20, le=2**31 - 1)] = 64 * 2**20
+
+
+class Engines(_Group):
+    """What runs the bundle's models.
+
+    runtime: "auto" for the best that is installed and passes the parity gate, or a runtime's name
+    precision: None for what suits the runtime; plans: directory of TensorRT plans, None for BUNDLE.plans
+    threads: of one encoder call on a CPU, None for all cores
+    """
+
+    runtime: str = AUTO
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    plans: Path | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+    def settings(self) -> EngineSettings:
+        return EngineSettings(runtime=self.runtime, precision=self.precision, plans=self.plans, threads=self.threads)
 
 
 class Compaction(_Group):
@@ -84,7 +106,8 @@ class Settings(BaseSettings):
     index: Literal["hnsw", "exact"] | None = None
     token_file: Path | None = None
     drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 20.0
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
+    engines: Engines = Engines()
     compaction: Compaction = Compaction()
     tls: Tls = Tls()
     logs: Logs = Logs()

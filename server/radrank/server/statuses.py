@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 from radrank.core import errors
 
@@ -29,11 +30,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a caller is told. metadata: trailing, such as how long to wait before another try."""
+    """What a caller is told. retry_after: seconds to wait before another try."""
 
     code: grpc.StatusCode
     message: str
-    metadata: tuple[tuple[str, str], ...] = ()
+    retry_after: float | None = None
 
     @property
     def number(self) -> int:
@@ -41,12 +42,27 @@ class Status:
         value: int = self.code.value[0]
         return value
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Trailing: the delay as google.rpc.RetryInfo has it, as gRPC's own retries obey it (gRFC A6), and in plain."""
+        if self.retry_after is None:
+            return ()
+        details, delay = status_pb2.Status(code=self.number, message=self.message), error_details_pb2.RetryInfo()
+        delay.retry_delay.FromNanoseconds(round(self.retry_after * 1e9))
+        details.details.add().Pack(delay)
+        milliseconds = str(round(self.retry_after * 1_000))
+        return (
+            ("retry-after-ms", milliseconds),
+            ("grpc-retry-pushback-ms", milliseconds),
+            ("grpc-status-details-bin", details.SerializeToString()),
+        )
+
 
 def status_of(error: Exception) -> Status:
     """The status of an error. An unknown one gets an opaque id; its text is neither told nor logged."""
     for kind in type(error).__mro__:
         if kind in STATUS:
-            return Status(STATUS[kind], str(error), _retry(error))
+            return Status(STATUS[kind], str(error), getattr(error, "retry_after", None))
     incident = secrets.token_hex(6)
     _log.error("incident %s: %s", incident, trace(error))
     return Status(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it as incident {incident}")
@@ -62,11 +78,3 @@ def trace(error: BaseException) -> str:
         parts.append(f"{type(current).__name__} at {path}")
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "; caused by ".join(parts)
-
-
-def _retry(error: Exception) -> tuple[tuple[str, str], ...]:
-    if not isinstance(error, errors.Overloaded):
-        return ()
-    milliseconds = str(round(error.retry_after * 1_000))
-    # The second is what gRPC's own retries obey (gRFC A6).
-    return ("retry-after-ms", milliseconds), ("grpc-retry-pushback-ms", milliseconds)

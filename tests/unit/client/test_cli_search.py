@@ -50,7 +50,7 @@ def test_every_option_reaches_the_server(radrank, fake, chest, tmp_path):
     words = (
         f"search --image {image} --target report -k 4 --candidates 40 --reranker off --view pa,lateral --view ap "
         "--label opacity --label nodule --all-labels edema --abnormal --from 2150-01-02 --to 2151-01-02 "
-        "--exclude A,1 --exclude B --one-per-patient --timeout 5"
+        "--exclude A,1 --exclude B --one-per-patient --allow-degraded --timeout 5"
     )
     code, _, err = radrank(*words.split())
     assert (code, err) == (0, "")
@@ -65,13 +65,14 @@ def test_every_option_reaches_the_server(radrank, fake, chest, tmp_path):
     assert asked.filters.to.year == 2151
     assert list(asked.exclude_studies) == ["A,1", "B"]
     assert asked.one_per_patient
+    assert asked.allow_degraded
 
 
 def test_json_is_the_whole_reply_for_programs(radrank):
     code, out, _ = radrank("search", "--study", "CXR5", "-k", 2, "--json")
     reply = json.loads(out)
     assert code == 0
-    assert set(reply) == {"hits", "times", "provenance", "query_modality", "target"}
+    assert set(reply) == {"hits", "times", "provenance", "query_modality", "target", "degraded"}
     assert reply["hits"][0]["candidate_rank"] == 2
     assert "preview" not in reply["hits"][0]
     assert reply["times"]["total_us"] == 12300

@@ -19,8 +19,13 @@ def _nothing_around(monkeypatch):
 
 def test_the_defaults_listen_on_this_machine_only():
     settings = load()
-    assert (settings.listen, settings.limits.workers, settings.limits.message_bytes) == ("127.0.0.1:50051", 8, 64 << 20)
+    assert (settings.listen, settings.limits.message_bytes) == ("127.0.0.1:50051", 64 << 20)
     assert not settings.is_exposed
+
+
+def test_the_defaults_follow_the_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert (load().limits.workers, load().limits.in_flight) == (32, 96)
 
 
 def test_the_command_line_comes_before_the_environment_before_the_file(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import logging
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from radrank.core import errors
 from radrank.server.statuses import status_of
@@ -35,10 +36,12 @@ def test_a_subclass_has_its_parents_status():
 
 
 def test_overload_says_when_to_come_back():
-    assert dict(status_of(errors.Overloaded(0.25)).metadata) == {
-        "retry-after-ms": "250",
-        "grpc-retry-pushback-ms": "250",
-    }
+    told = dict(status_of(errors.Overloaded(0.25)).metadata)
+    assert told["retry-after-ms"] == told["grpc-retry-pushback-ms"] == "250"
+    details = status_pb2.Status.FromString(told["grpc-status-details-bin"])
+    retry = error_details_pb2.RetryInfo()
+    assert details.details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 250
 
 
 def test_the_words_of_an_unknown_error_go_nowhere(caplog):

@@ -1,0 +1,60 @@
+"""How long things take: laps of one request, and what requests took lately."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Hashable
+
+_KEPT, _ENOUGH = 128, 16  # calls that are remembered, and how many make a quantile worth believing
+
+
+class Stopwatch:
+    """Laps in microseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter_ns()
+
+    def lap(self) -> int:
+        now = time.perf_counter_ns()
+        lap, self._last = now - self._last, now
+        return lap // 1_000
+
+
+class RecentTimes:
+    """What the last calls of each kind took, in seconds. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._taken: defaultdict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+
+    def add(self, kind: Hashable, seconds: float) -> None:
+        with self._guard:
+            self._taken[kind].append(seconds)
+
+    def quantile(self, kind: Hashable, share: float) -> float:
+        """Seconds within which this share of the last calls ended; 0.0 while there are few to tell it from."""
+        with self._guard:
+            taken = sorted(self._taken[kind])
+        return taken[min(int(share * len(taken)), len(taken) - 1)] if len(taken) >= _ENOUGH else 0.0
+
+
+class Deadline:
+    """A moment by which an answer is wanted. seconds: from now; None for no deadline."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def left(self) -> float | None:
+        """Seconds, below zero when it has passed; None without a deadline."""
+        return None if self._end is None else self._end - time.monotonic()
+
+    def leaves(self, seconds: float) -> bool:
+        """Whether there are that many."""
+        left = self.left
+        return left is None or left > seconds
+
+
+NO_DEADLINE = Deadline(None)

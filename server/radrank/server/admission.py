@@ -1,0 +1,52 @@
+"""How much may run at once: past it calls are refused, so that a queue never grows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from radrank.core.errors import DeadlineTooShort, Overloaded
+from radrank.core.timing import Deadline, RecentTimes
+
+_CALL = "call"
+_SHORTEST_RETRY = 0.01  # seconds
+
+
+class Admission:
+    """Places for calls in flight, and turns for those of them that compute.
+
+    in_flight: calls that compute or wait for their turn; workers: calls that compute side by side
+    """
+
+    def __init__(self, *, in_flight: int, workers: int) -> None:
+        self._places = threading.BoundedSemaphore(in_flight)
+        self._turns = threading.BoundedSemaphore(workers)
+        self._ahead = in_flight / workers
+        self._recent = RecentTimes()
+
+    @contextmanager
+    def admitted(self, deadline: Deadline) -> Iterator[None]:
+        """A call from its arrival to its reply. Raises Overloaded at once, or DeadlineTooShort where no turn came."""
+        if not self._places.acquire(blocking=False):
+            # By then those who hold a place now have had their turn.
+            raise Overloaded(max(_SHORTEST_RETRY, self._ahead * self._recent.quantile(_CALL, 0.5)))
+        try:
+            with self.turn(deadline):
+                yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def turn(self, deadline: Deadline) -> Iterator[None]:
+        """One piece of work of a caller that has its place already, such as a stream."""
+        left = deadline.left
+        if not self._turns.acquire(timeout=None if left is None else max(0.0, left)):
+            raise DeadlineTooShort(self._recent.quantile(_CALL, 0.5))
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._turns.release()
+            self._recent.add(_CALL, time.perf_counter() - start)

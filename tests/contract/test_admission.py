@@ -1,0 +1,200 @@
+"""Under load and under deadlines: what is admitted is answered, what is not is told when to come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from helpers.doubles import DoubleBundle, HashingEncoder, NeighbourReranker
+from helpers.serving import STUDIES, health, search_request, serving
+from radrank.core.errors import Unavailable
+from radrank.v1 import retrieval_pb2
+
+SLOW = 0.05  # seconds
+
+
+class HeldEncoder(HashingEncoder):
+    """Encodes texts when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.entered = threading.Event(), threading.Event()
+        self.go.set()
+        self.encoded = 0
+
+    def encode_texts(self, texts):
+        self.entered.set()
+        assert self.go.wait(20)
+        self.encoded += 1
+        return super().encode_texts(texts)
+
+
+class SlowReranker(NeighbourReranker):
+    def score(self, batch):
+        time.sleep(SLOW)
+        return super().score(batch)
+
+
+class LostReranker(NeighbourReranker):
+    """Runs on a host that has gone."""
+
+    def score(self, batch):
+        raise Unavailable("the engine's host does not answer")
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A server with two places and one worker, whose encoder can be held."""
+    encoder = HeldEncoder()
+    limits = {"in_flight": 2, "workers": 1}
+    with serving(tmp_path / "home", STUDIES[:6], bundle=DoubleBundle(encoder=encoder), limits=limits) as running:
+        running.encoder = encoder
+        yield running
+        encoder.go.set()
+
+
+def computing(running, pool):
+    """A call that computes until the encoder is let go."""
+    running.encoder.go.clear()
+    running.encoder.entered.clear()
+    call = pool.submit(running.search)
+    assert running.encoder.entered.wait(10)
+    return call
+
+
+def filled(running, pool):
+    """Takes both places: one call computes, one waits for its turn."""
+    return [computing(running, pool), pool.submit(running.search)]
+
+
+def refusal(running) -> grpc.RpcError:
+    """Of the first call that finds no place."""
+    for _ in range(100):
+        try:
+            running.retrieval.Search(search_request(), timeout=0.2)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return error
+    raise AssertionError("nothing was refused")
+
+
+def test_past_the_places_a_call_is_refused_at_once_and_told_when_to_come_back(held):
+    with ThreadPoolExecutor(4) as pool:
+        calls = filled(held, pool)
+        error = refusal(held)
+        retry = error_details_pb2.RetryInfo()
+        assert rpc_status.from_call(error).details[0].Unpack(retry)
+        assert retry.retry_delay.ToMilliseconds() == int(dict(error.trailing_metadata())["retry-after-ms"]) >= 10
+        held.encoder.go.set()
+        assert all(call.result().hits for call in calls)
+        assert held.search().hits
+
+
+def test_health_and_lookups_are_answered_however_full_it_is(held):
+    with ThreadPoolExecutor(4) as pool:
+        filled(held, pool)
+        refusal(held)
+        assert health(held.channel) == 1
+        assert held.stats().studies == 6
+        assert held.retrieval.GetStudy(retrieval_pb2.GetStudyRequest(study_id="S0001"), timeout=5).study_id
+        held.encoder.go.set()
+
+
+def test_what_waited_past_its_deadline_is_not_computed(held):
+    with ThreadPoolExecutor(4) as pool:
+        first = computing(held, pool)
+        with pytest.raises(grpc.RpcError) as caught:
+            held.retrieval.Search(search_request(), timeout=0.1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        before = held.encoder.encoded
+        held.encoder.go.set()
+        assert first.result().hits
+        time.sleep(0.2)
+        assert held.encoder.encoded == before + 1
+
+
+def test_a_stream_waits_for_its_turn_and_is_not_refused(held):
+    with ThreadPoolExecutor(4) as pool:
+        filled(held, pool)
+        refusal(held)
+        requests = iter([retrieval_pb2.SearchStreamRequest(tag="t", search=search_request())])
+        reply = pool.submit(lambda: next(held.retrieval.SearchStream(requests, timeout=20)))
+        time.sleep(0.1)
+        assert not reply.done()
+        held.encoder.go.set()
+        assert reply.result().search.hits
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A server that has learnt how long its re-ranker takes."""
+    bundle = DoubleBundle(rerankers={"slow": SlowReranker()}, default_reranker="slow")
+    with serving(tmp_path / "home", STUDIES[:6], bundle=bundle) as running:
+        for _ in range(16):
+            assert not running.search().degraded
+        yield running
+
+
+def test_too_late_to_rerank_the_encoders_order_comes_if_the_request_allows_it(slow):
+    reply = slow.retrieval.Search(search_request(allow_degraded=True), timeout=SLOW * 0.8)
+    assert reply.degraded
+    assert [hit.candidate_rank for hit in reply.hits] == [hit.rank for hit in reply.hits]
+    assert (reply.provenance.reranker, reply.times.rerank_us) == ("", 0)
+    assert list(reply.hits) == list(slow.search(reranker="off").hits)
+
+
+def test_without_that_it_is_told_that_the_deadline_is_too_short(slow):
+    with pytest.raises(grpc.RpcError) as caught:
+        slow.retrieval.Search(search_request(), timeout=SLOW * 0.8)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_with_time_enough_it_is_reranked(slow):
+    reply = slow.retrieval.Search(search_request(allow_degraded=True), timeout=20)
+    assert not reply.degraded
+    assert reply.provenance.reranker == "slow"
+
+
+def test_where_no_reranker_was_asked_for_nothing_is_degraded(slow):
+    assert not slow.search(reranker="off", allow_degraded=True).degraded
+
+
+def test_an_engine_that_does_not_answer_degrades_a_reply_or_makes_it_unavailable(tmp_path):
+    bundle = DoubleBundle(rerankers={"lost": LostReranker()}, default_reranker="lost")
+    with serving(tmp_path / "home", STUDIES[:6], bundle=bundle) as running:
+        assert running.search(allow_degraded=True).degraded
+        with pytest.raises(grpc.RpcError) as caught:
+            running.search()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_an_idle_stream_does_not_delay_the_end(tmp_path):
+    with serving(tmp_path / "home", STUDIES[:6]) as running:
+        leave = threading.Event()
+
+        def requests():
+            yield retrieval_pb2.SearchStreamRequest(tag="t", search=search_request())
+            leave.wait(20)
+
+        stream = running.retrieval.SearchStream(requests(), timeout=30)
+        assert next(stream).search.hits
+        start = time.monotonic()
+        running.server.stop(15)
+        leave.set()
+        assert time.monotonic() - start < 5
+
+
+def test_an_embedding_is_the_same_alone_and_among_others(standing):
+    def embed(*texts):
+        queries = [{"text": text} for text in texts]
+        return list(standing.retrieval.Embed(retrieval_pb2.EmbedRequest(queries=queries), timeout=20).vectors)
+
+    texts = [f"finding {number} of the left lung" for number in range(32)]
+    assert embed(*texts)[:8] == embed(*texts[:8])
+    assert embed(*texts)[0] == embed(texts[0])[0]
