@@ -23,6 +23,7 @@ from radrank.core.snapshot import Snapshot, build_snapshot, open_snapshot
 from radrank.core.studies import Modality, Study, StudyImage, View
 from radrank.core.vectors import Matrix, Rows, exact_neighbours, unit
 from radrank.core.view import View as ArchiveView
+from radrank.engines.engine import Engine, Model
 
 LAYOUT = VectorLayout(projection=25, share=0.3, groups=("edema", "fracture", "opacity", "scar"))
 DIMENSIONS = LAYOUT.dimensions
@@ -119,7 +120,7 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
+    def search(self, queries: Matrix, k: int, *, source: Modality | None = None) -> tuple[Rows, NDArray[np.float32]]:
         assert not self.closed, "searched after it was closed"
         return exact_neighbours(queries, self._vectors, k)
 
@@ -138,7 +139,7 @@ class ExactFactory:
     def save(self, index: ExactIndex, path: Path) -> None:
         path.write_bytes(b"exact")
 
-    def load(self, path: Path, vectors: Matrix) -> ExactIndex:
+    def load(self, path: Path, vectors: Matrix, *, target: Modality | None = None) -> ExactIndex:
         assert path.read_bytes() == b"exact"
         return ExactIndex(vectors)
 
@@ -156,6 +157,9 @@ class DoubleBundle:
     )
     default_reranker: str = "sage"
     graph: GraphSettings = SETTINGS
+    models: Mapping[str, Model] = field(default_factory=dict)
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+    vocabulary: int = 0
 
     def warm_up(self) -> None:
         pass

@@ -25,10 +25,7 @@ _NO_EF = 1  # of hnswlib's own: one number an index, which must not be set besid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HnswSettings:
-    """m: links a node; ef_construction and ef: how many nodes a build and an untuned search keep in view.
-
-    m and ef_construction were chosen by `radrank bench scale`.
-    """
+    """m: links a node; ef_construction and ef: how many nodes a build and an untuned search keep in view."""
 
     m: int = 32
     ef_construction: int = 200
@@ -137,8 +134,8 @@ class HnswIndex:
             # hnswlib keeps as many nodes in view as it is asked for, so asking for more is an ef of this call alone.
             labels, _ = self._index.knn_query(queries, k=seen, num_threads=self._threads)
         except RuntimeError:  # hnswlib reached fewer rows than it was asked for
-            if len(queries) == 1:
-                return exact_neighbours(queries, self._vectors, k)
+            if len(queries) == 1:  # groups of equal reports end some searches early: a scan is for those that lack k
+                return self._block(queries, k, k) if seen > k else exact_neighbours(queries, self._vectors, k)
             alone = [self._block(query[None], k, seen) for query in queries]  # it does not say for which of them
             return np.concatenate([rows for rows, _ in alone]), np.concatenate([cosines for _, cosines in alone])
         found = labels[:, :k].astype(np.int64)  # best first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,9 +33,17 @@ class Opened:
             raise NotFound(f"bundle {settings.bundle}", "make one with `radrank export`, or try `radrank demo`")
         self._home = Home(settings.archive)
         self._bundle = open_bundle(settings.bundle, settings.engines.settings())
-        self._bundle.warm_up()
         factory = tuned(matching_factory(self._home.snapshots, settings.index), self._home.root)
-        return Library(self._home, self._bundle, factory, settings.compaction)
+        # Side by side: engines warm up on the cores while the snapshot comes from the disk, and the library needs none.
+        with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as pool:
+            warming = pool.submit(self._bundle.warm_up)
+            library = Library(self._home, self._bundle, factory, settings.compaction)
+        try:
+            warming.result()
+        except BaseException:
+            library.close()
+            raise
+        return library
 
     def reselect(self) -> None:
         """Takes up better engines where they have been built since; those that serve stay where none passes."""

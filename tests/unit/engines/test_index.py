@@ -5,6 +5,7 @@ import pytest
 
 from radrank.core.errors import InvalidQuery
 from radrank.core.ports import IndexFactory
+from radrank.core.studies import Modality
 from radrank.core.vectors import exact_neighbours, unit
 from radrank.engines.index import INDEXES, HnswFactory, HnswSettings, index_factory
 
@@ -80,6 +81,24 @@ def test_a_graph_that_cannot_be_walked_is_scanned():
     assert rows.tolist() == [list(range(400))]
 
 
+def test_a_scan_for_one_query_of_many_leaves_the_others_to_the_graph(monkeypatch):
+    index = HnswFactory(HnswSettings(ef=20)).build(VECTORS)
+    search = index._index.knn_query
+
+    class Unreachable:
+        def knn_query(self, queries, **wanted):
+            if QUERIES[3] in queries:
+                raise RuntimeError("Cannot return the results in a contiguous 2D array.")
+            return search(queries, **wanted)
+
+    expected, found = exact_neighbours(QUERIES, VECTORS, 20)[0], index.search(QUERIES, 20)[0]
+    monkeypatch.setattr(index, "_index", Unreachable())
+    now = index.search(QUERIES, 20)[0]
+    assert not np.array_equal(expected[3], found[3])
+    assert np.array_equal(now[3], expected[3])
+    assert np.array_equal(np.delete(now, 3, axis=0), np.delete(found, 3, axis=0))
+
+
 def test_an_empty_index_finds_nothing(factory, tmp_path):
     index = factory.build(VECTORS[:0])
     factory.save(index, tmp_path / "index.bin")
@@ -108,6 +127,52 @@ def test_a_build_tells_how_far_it_is(factory):
 def test_an_unknown_index_is_answered_with_those_there_are():
     with pytest.raises(InvalidQuery, match="hnsw, exact"):
         index_factory("faiss")
+
+
+def share_found(index, source: Modality | None) -> float:
+    """Of the 20 nearest, as queries of this modality find them."""
+    expected, _ = exact_neighbours(QUERIES, VECTORS, 20)
+    found = index.search(QUERIES, 20, source=source)[0]
+    return float(np.mean([len(set(a) & set(b)) / 20 for a, b in zip(found.tolist(), expected.tolist(), strict=True)]))
+
+
+def test_each_direction_looks_as_far_as_it_is_told_to(tmp_path):
+    short = HnswSettings(m=4, ef_construction=20, ef=20)
+    HnswFactory(short).save(HnswFactory(short).build(VECTORS), tmp_path / "index.bin")
+    efs = {(Modality.IMAGE, Modality.REPORT): 400, (Modality.REPORT, Modality.IMAGE): 20}
+    reports = HnswFactory(short, efs=efs).load(tmp_path / "index.bin", VECTORS, target=Modality.REPORT)
+    assert share_found(reports, Modality.IMAGE) > 0.95
+    # What no direction is named for looks as far as the settings say.
+    assert share_found(reports, Modality.REPORT) == share_found(reports, None) < 0.9
+    images = HnswFactory(short, efs=efs).load(tmp_path / "index.bin", VECTORS, target=Modality.IMAGE)
+    assert share_found(images, Modality.IMAGE) == share_found(images, Modality.REPORT) < 0.9
+
+
+def test_looking_further_gives_the_best_of_what_it_saw():
+    index = HnswFactory().build(VECTORS)
+    rows, cosines = index.looking_at(600).search(QUERIES, 5)
+    best, best_cosines = index.looking_at(600).search(QUERIES, 600)
+    assert np.array_equal(rows, best[:, :5])
+    np.testing.assert_allclose(cosines, best_cosines[:, :5], atol=1e-6)
+
+
+def test_a_wider_look_leaves_the_other_searches_of_the_graph_alone():
+    index = HnswFactory(HnswSettings(m=4, ef_construction=20, ef=20)).build(VECTORS)
+    before = index.search(QUERIES, 20)[0]
+    index.looking_at(1_000).search(QUERIES, 20)
+    assert np.array_equal(index.search(QUERIES, 20)[0], before)
+
+
+def test_looking_past_the_last_row_finds_all_there_is():
+    rows, _ = HnswFactory(HnswSettings(ef=500)).build(VECTORS[:9]).search(QUERIES, 3)
+    assert np.array_equal(rows, exact_neighbours(QUERIES, VECTORS[:9], 3)[0])
+
+
+def test_several_threads_find_the_same(tmp_path):
+    factory = HnswFactory()
+    factory.save(factory.build(VECTORS), tmp_path / "index.bin")
+    alone, together = (HnswFactory(threads=n).load(tmp_path / "index.bin", VECTORS) for n in (1, 3))
+    assert np.array_equal(alone.search(QUERIES, 10)[0], together.search(QUERIES, 10)[0])
 
 
 def test_the_name_tells_what_the_file_depends_on():

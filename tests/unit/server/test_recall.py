@@ -29,8 +29,8 @@ def test_what_an_index_misses_is_counted(snapshot, monkeypatch):
     index = snapshot.items[Modality.REPORT].index
     search = index.search
 
-    def worse(queries, k):
-        rows, cosines = search(queries, k)
+    def worse(queries, k, *, source):
+        rows, cosines = search(queries, k, source=source)
         # Every other answer is replaced by the worst there is.
         rows = np.where(np.arange(rows.shape[1]) % 2 == 1, rows[:, -1:], rows)
         return rows, cosines
