@@ -106,6 +106,17 @@ def test_health_and_lookups_are_answered_however_full_it_is(held):
         held.encoder.go.set()
 
 
+def test_a_call_without_a_deadline_waits_for_its_turn(held):
+    with ThreadPoolExecutor(4) as pool:
+        first = computing(held, pool)
+        second = pool.submit(held.retrieval.Search, search_request())
+        time.sleep(0.1)
+        assert not second.done()
+        held.encoder.go.set()
+        assert first.result().hits
+        assert second.result().hits
+
+
 def test_what_waited_past_its_deadline_is_not_computed(held):
     with ThreadPoolExecutor(4) as pool:
         first = computing(held, pool)

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Hashable
 
+_YEAR = 365 * 24 * 3600.0
 _KEPT, _ENOUGH = 128, 16  # calls that are remembered, and how many make a quantile worth believing
 
 
@@ -41,10 +42,11 @@ class RecentTimes:
 
 
 class Deadline:
-    """A moment by which an answer is wanted. seconds: from now; None for no deadline."""
+    """A moment by which an answer is wanted. seconds: from now; None, or longer than a year, for no deadline."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+        # gRPC tells of a call without a deadline that it has some hundred billion years.
+        self._end = None if seconds is None or seconds > _YEAR else time.monotonic() + seconds
 
     @property
     def left(self) -> float | None:

@@ -47,7 +47,8 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.sha256 = sha256
-        self._selection = Selection(models(path, manifest, batches=settings.batches), settings)
+        self.models = models(path, manifest, batches=(settings.batch,))
+        self._selection = Selection(self.models, settings)
         self.engines: Mapping[str, Engine] = self._selection.slots
         self.encoder = BundleEncoder(path, manifest, self.engines)
         self.rerankers: Mapping[str, Reranker] = {
@@ -57,6 +58,11 @@ class Bundle:
         self.default_reranker = manifest.default_reranker
         self.encoder_id = manifest.encoder_id
         self.graph = manifest.graph
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the text encoder knows."""
+        return self.encoder.tokens.vocabulary
 
     def warm_up(self) -> None:
         """Warms every engine and lets it answer the golden queries; better ones are tried first.

@@ -31,6 +31,12 @@ class Tokens:
         self._tokenizer.enable_truncation(entry.max_tokens)
         self._entry = entry
 
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are."""
+        size: int = self._tokenizer.get_vocab_size()
+        return size
+
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 

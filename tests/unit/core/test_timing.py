@@ -28,6 +28,7 @@ def test_a_deadline_runs_down(clock):
 def test_without_a_deadline_there_is_always_time():
     assert NO_DEADLINE.left is None
     assert NO_DEADLINE.leaves(1e9)
+    assert Deadline(9.2e18).left is None
 
 
 def test_quantiles_are_of_the_last_calls_of_one_kind():
