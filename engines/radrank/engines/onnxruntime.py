@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.errors import MissingExtra
+from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
 from radrank.engines.engine import Feed, Model, TensorSpec
 
@@ -30,7 +30,10 @@ class CpuEngine:
         options.intra_op_num_threads = threads
         # Threads that spin while they wait take the core from the next request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = runtime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = runtime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # such as a precision that this processor has no kernels for
+            raise Unavailable(f"onnxruntime-cpu can't open {model.name} in {model.precision}: {error}") from error
         self.inputs = specs(self._session.get_inputs())
         self.outputs = specs(self._session.get_outputs())
         self._names = [output.name for output in self.outputs]

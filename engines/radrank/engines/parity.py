@@ -119,7 +119,8 @@ def read_golden(path: Path, tokens: Any) -> Mapping[str, Golden]:
     vectors = {m: arrays[f"{m}_vectors"] for m in Modality}
     gallery = {m: arrays[f"gallery/{m}"] for m in Modality}
     texts = [bytes(text).decode() for text in arrays["texts"]]
-    graph = {name.removeprefix("graph/"): array for name, array in arrays.items() if name.startswith("graph/")}
+    stacked = {name.removeprefix("graph/"): array for name, array in arrays.items() if name.startswith("graph/")}
+    graphs = tuple({name: array[row] for name, array in stacked.items()} for row in range(len(stacked["mask"])))
     found = {
         IMAGE_ENCODER: Golden(
             feeds=tuple({"pixels": arrays["pixels"][row : row + 1]} for row in range(len(arrays["pixels"]))),
@@ -135,6 +136,6 @@ def read_golden(path: Path, tokens: Any) -> Mapping[str, Golden]:
     for name, scores in arrays.items():
         if name.startswith("scores/"):
             found[RERANKER + name.removeprefix("scores/")] = Golden(
-                feeds=(graph,), expected=scores, gallery=None, mask=graph["mask"]
+                feeds=graphs, expected=scores, gallery=None, mask=np.concatenate([feed["mask"] for feed in graphs])
             )
     return found

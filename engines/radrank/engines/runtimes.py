@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radrank.core.errors import InvalidQuery
+from radrank.engines.batching import Batching
+from radrank.engines.conversions import converted
 from radrank.engines.engine import Engine, Model
-from radrank.engines.models import BATCHES, RERANKER
+from radrank.engines.models import RERANKER
+from radrank.engines.plans import plans_of
 
 AUTO = "auto"
+GPU_PRECISION = "fp16"
+_LANES = 2  # one batch forms and is copied while the other runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,14 +27,19 @@ class EngineSettings:
     precision: None for what suits the runtime: fp32 on a CPU, fp16 on a GPU
     plans: directory of TensorRT plans and converted models; None for BUNDLE.plans, beside the bundle
     threads: of one encoder call on a CPU; None for all cores
-    batches: requests that a GPU runs as one, by bucket
+    batch: requests that a GPU runs as one. Every run is of this size, so that no answer depends on what else is in it
+    batch_delay: seconds that an idle GPU waits for a batch to fill
     """
 
     runtime: str = AUTO
     precision: str | None = None
     plans: Path | None = None
     threads: int | None = None
-    batches: tuple[int, ...] = BATCHES
+    batch: int = 8
+    batch_delay: float = 0.0
+
+    def plans_for(self, model: Model) -> Path:
+        return self.plans or plans_of(model.path.parent)
 
 
 Opener = Callable[[Model, EngineSettings], Engine]
@@ -39,23 +49,61 @@ Opener = Callable[[Model, EngineSettings], Engine]
 def _onnxruntime_cpu(model: Model, settings: EngineSettings) -> Engine:
     from radrank.engines.onnxruntime import CpuEngine
 
-    # A re-ranker's graph is small: a second thread costs it more than it brings.
-    threads = 1 if model.name.startswith(RERANKER) else settings.threads or len(os.sched_getaffinity(0))
-    return CpuEngine(model, threads=threads)
+    small = model.name.startswith(RERANKER)
+    # A re-ranker's graph is small: a second thread costs it more than it brings, and int8 more than it saves.
+    threads = 1 if small else settings.threads or len(os.sched_getaffinity(0))
+    precision = settings.precision or model.precision
+    return CpuEngine(model if small else converted(settings.plans_for(model), model, precision), threads=threads)
+
+
+def _onnxruntime_gpu(name: str) -> Opener:
+    def opened(model: Model, settings: EngineSettings) -> Engine:
+        from radrank.engines.onnxruntime_gpu import GpuEngine
+
+        kept = settings.plans_for(model)
+        engine = GpuEngine(converted(kept, model, settings.precision or GPU_PRECISION), name, kept=kept)
+        return Batching(engine, most=settings.batch, delay=settings.batch_delay)
+
+    return opened
+
+
+def _tensorrt(flavour: str) -> Opener:
+    def opened(model: Model, settings: EngineSettings) -> Engine:
+        from radrank.engines.tensorrt import TensorRTEngine
+
+        precision = settings.precision or GPU_PRECISION
+        engine = TensorRTEngine(
+            model, precision=precision, flavour=flavour, plans=settings.plans_for(model), lanes=_LANES
+        )
+        return Batching(engine, most=settings.batch, lanes=_LANES, delay=settings.batch_delay)
+
+    return opened
 
 
 RUNTIMES: Mapping[str, Opener] = {
+    "tensorrt": _tensorrt("tensorrt"),
+    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
+    "onnxruntime-cuda": _onnxruntime_gpu("onnxruntime-cuda"),
+    "onnxruntime-tensorrt": _onnxruntime_gpu("onnxruntime-tensorrt"),
+    "onnxruntime-tensorrt-rtx": _onnxruntime_gpu("onnxruntime-tensorrt-rtx"),
     "onnxruntime-cpu": _onnxruntime_cpu,
 }
 
-PREFERENCE = ("onnxruntime-cpu",)
-"""What "auto" tries, best first; the last must be there. Runtimes that build engines when they open are not tried."""
+PREFERENCE = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
+"""What "auto" tries, best first; the last must be there. ONNX Runtime's TensorRT providers build engines when they are
+opened, for minutes: they serve only where they are asked for.
+"""
 
 
-def runtime_names(settings: EngineSettings) -> tuple[str, ...]:
-    """Names that the settings allow, best first. Raises InvalidQuery for an unknown one."""
-    if settings.runtime == AUTO:
-        return PREFERENCE
-    if settings.runtime not in RUNTIMES:
-        raise InvalidQuery("engines.runtime", f"must be one of: {', '.join((AUTO, *RUNTIMES))}")
-    return (settings.runtime,)
+def choices(settings: EngineSettings) -> tuple[tuple[str, EngineSettings], ...]:
+    """Runtimes that the settings allow and how each is opened, best first. Raises InvalidQuery for an unknown one.
+
+    "auto" ends with what is always there: the CPU in fp32.
+    """
+    if settings.runtime != AUTO:
+        if settings.runtime not in RUNTIMES:
+            raise InvalidQuery("engines.runtime", f"must be one of: {', '.join((AUTO, *RUNTIMES))}")
+        return ((settings.runtime, settings),)
+    plain = (PREFERENCE[-1], replace(settings, precision=None))
+    better = [(name, settings) for name in PREFERENCE]
+    return (*(choice for choice in better if choice != plain), plain)

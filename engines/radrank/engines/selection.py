@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from radrank.core.errors import RadrankError
 from radrank.engines.engine import Engine, Model
 from radrank.engines.parity import Golden, check
-from radrank.engines.runtimes import RUNTIMES, EngineSettings, runtime_names
+from radrank.engines.runtimes import RUNTIMES, EngineSettings, choices
 from radrank.engines.slot import Slot
 
 _log = logging.getLogger(__name__)
@@ -18,11 +18,10 @@ class Selection:
     """A slot for every model. They start on the last runtime that the settings allow: the one that is always there."""
 
     def __init__(self, models: Mapping[str, Model], settings: EngineSettings) -> None:
-        *self._better, self._last = runtime_names(settings)
+        self._choices = choices(settings)
         self._models = models
-        self._settings = settings
-        self._held = dict.fromkeys(models, self._last)
-        self.slots = {name: Slot(self._open(self._last, model)) for name, model in models.items()}
+        self._held = dict.fromkeys(models, len(self._choices) - 1)  # places among the choices
+        self.slots = {name: Slot(self._open(self._held[name], model)) for name, model in models.items()}
 
     def choose(self, golden: Mapping[str, Golden]) -> None:
         """Lets what is held, and what is better, answer the golden queries.
@@ -33,20 +32,18 @@ class Selection:
         for name, slot in self.slots.items():
             slot.warm_up(golden[name].feeds_for(slot))
             agreed = check(name, golden[name], slot)
-            for runtime in self._better_than(self._held[name]):
-                found = self._tried(runtime, self._models[name], golden[name])
+            for place in range(self._held[name]):
+                found = self._tried(place, self._models[name], golden[name])
                 if found is not None:
                     slot.exchange(found)
-                    self._held[name] = runtime
+                    self._held[name] = place
                     break
             _log.info("%s runs on %s, %s: %s", name, slot.manifest.runtime, slot.manifest.precision, agreed)
 
-    def _better_than(self, runtime: str) -> list[str]:
-        return self._better[: self._better.index(runtime)] if runtime in self._better else self._better
-
-    def _tried(self, runtime: str, model: Model, golden: Golden) -> Engine | None:
+    def _tried(self, place: int, model: Model, golden: Golden) -> Engine | None:
+        runtime = self._choices[place][0]
         try:
-            engine = self._open(runtime, model)
+            engine = self._open(place, model)
         except RadrankError as error:  # not installed, or not built for this machine
             _log.debug("%s: no %s: %s", model.name, runtime, error)
             return None
@@ -59,5 +56,6 @@ class Selection:
             return None
         return engine
 
-    def _open(self, runtime: str, model: Model) -> Engine:
-        return RUNTIMES[runtime](model, self._settings)
+    def _open(self, place: int, model: Model) -> Engine:
+        runtime, settings = self._choices[place]
+        return RUNTIMES[runtime](model, settings)

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+export = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 
-def export(
-    run: Annotated[Path, typer.Option(help="A run directory of `radrank train`.")],
-    to: Annotated[Path, typer.Option(help="The bundle directory to write; it must not exist.")],
+
+@export.callback(invoke_without_command=True)
+def _export(
+    context: typer.Context,
+    run: Annotated[Path | None, typer.Option(help="A run directory of `radrank train`; required.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The bundle directory to write, required; it must not exist.")] = None,
     name: Annotated[str, typer.Option(help="The bundle's name; its directory's if not given.")] = "",
     default: Annotated[
         str | None, typer.Option(help="Re-ranker for requests that name none; the best on validation if not given.")
@@ -18,8 +22,14 @@ def export(
 ) -> None:
     """Write a bundle: encoders and re-rankers as ONNX, each checked against torch to 1e-4 before the bundle appears.
 
+    The commands below make what a runtime needs from a bundle.
+
     [dim]Example: radrank export --run runs/openi --to bundles/openi[/dim]
     """
+    if context.invoked_subcommand is not None:
+        return
+    if run is None or to is None:
+        raise typer.BadParameter(f"Missing option '{'--run' if run is None else '--to'}'.", context)
     from rich.console import Console
 
     from radrank.export.bundles import write_bundle
@@ -32,6 +42,75 @@ def export(
     typer.echo(
         f"wrote {path}; next: radrank index build --bundle {path} --archive archives/{path.name} --dataset … --root …"
     )
+
+
+@export.command(epilog="Example: radrank export tensorrt --bundle bundles/openi --compute-capability 8.6")
+def tensorrt(
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Made by `radrank export`.")],
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the plans; BUNDLE.plans beside it if not given.")
+    ] = None,
+    flavour: Annotated[
+        str, typer.Option(help="tensorrt-rtx builds for any GPU anywhere, tensorrt for and on this machine's.")
+    ] = "tensorrt-rtx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16; norms and softmax are always fp32.")] = "fp16",
+    compute_capability: Annotated[
+        list[str] | None, typer.Option(help="Of the GPUs that will serve, such as 8.6; again for more. This machine's.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Requests that run as one, as the server's [engines] batch.")] = "8",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Such as image_encoder or reranker_sage; again for more. All if not given.")
+    ] = None,
+) -> None:
+    """Build TensorRT plans of a bundle's encoders and re-rankers, each with a manifest of all that it depends on.
+
+    A plan has a profile for every bucket of its model, and is named by a key over its parts; what is there already
+    stays. A server that finds none that fits says what differs.
+    """
+    from radrank.core.errors import InvalidQuery
+    from radrank.export.progress import fraction_bar
+    from radrank.export.tensorrt import PlanSettings, build_plans
+
+    batches = batch.replace(" ", "").split(",")
+    if not all(each.isdecimal() and int(each) for each in batches):
+        raise InvalidQuery("batch", "must be numbers above zero with commas between them, such as 8 or 1,8")
+    settings = PlanSettings(
+        flavour=flavour,
+        precision=precision,
+        compute_capabilities=tuple(compute_capability or ()),
+        batches=tuple(map(int, batches)),
+        names=tuple(model or ()),
+    )
+    for plan, was_there in build_plans(bundle, to, settings, step=fraction_bar):
+        size = int(plan.file["bytes"]) / 1e6
+        typer.echo(f"{'was there' if was_there else 'built'}: {plan.path} ({size:,.1f} MB)")
+
+
+@export.command(epilog="Example: radrank export precision --bundle bundles/openi --precision fp16")
+def precision(
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Made by `radrank export`.")],
+    precision: Annotated[str, typer.Option(help="fp16 or bf16 for GPUs, int8 for encoders on CPUs with VNNI.")],
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the files; BUNDLE.plans beside it if not given.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose studies calibrate int8; what the bundle was trained on if not given.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(metavar="PATH", help="That data set's folder (csv: its file).")] = None,
+) -> None:
+    """Convert a bundle's models for ONNX Runtime; a server takes them up with `[engines] precision`.
+
+    They serve where they pass the parity gate: see docs/serving.md.
+    """
+    from rich.console import Console
+
+    from radrank.export.conversion import write_conversions
+
+    console = Console(stderr=True)
+    for path, was_there in write_conversions(
+        bundle, to, precision, step=lambda label: console.status(label), dataset=dataset, root=root
+    ):
+        typer.echo(f"{'was there' if was_there else 'made'}: {path} ({path.stat().st_size / 1e6:,.1f} MB)")
 
 
 demo = typer.Typer(help="A made-up archive to try radrank with.", no_args_is_help=True, rich_markup_mode="rich")

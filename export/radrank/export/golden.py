@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from radrank.core.graph import Candidates, GraphBatch, GraphBuilder, GraphSettings
+from radrank.core.graph import Candidates, Graph, GraphBatch, GraphBuilder, GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.nodes import exact_gallery, exact_nodes
 from radrank.core.studies import Modality
@@ -29,6 +29,14 @@ _ARCHIVE, _GALLERY = 80, 40  # studies of a random world
 def random_batch(
     rng: np.random.Generator, layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
 ) -> GraphBatch:
+    """All of `random_graphs` as one batch."""
+    builder, built = random_graphs(rng, layout, settings, graphs=graphs, candidates=candidates)
+    return builder.batch(built)
+
+
+def random_graphs(
+    rng: np.random.Generator, layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
+) -> tuple[GraphBuilder, list[Graph]]:
     """Graphs over a random gallery and archive, queries and directions mixed; every fourth archive study lacks a
     report, every fifth is of unknown findings."""
 
@@ -76,7 +84,7 @@ def random_batch(
                 excluded=[place],
             )
         )
-    return builder.batch(built)
+    return builder, built
 
 
 @torch.inference_mode()
@@ -102,10 +110,12 @@ def golden_queries(
     }
     golden |= {f"{m}_vectors": vectors[m][:_QUERIES] for m in Modality}
     golden |= {f"gallery/{m}": vectors[m] for m in Modality}
-    batch = random_batch(np.random.default_rng(0), layout, settings, graphs=_GRAPHS, candidates=40)
-    names = {name for model in rerankers.values() for name in model.array_names}
-    arrays = batch.feed(sorted(names | set(batch.arrays)))
-    golden |= {f"graph/{name}": array for name, array in arrays.items()}
-    for name, model in rerankers.items():
-        golden[f"scores/{name}"] = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
+    builder, graphs = random_graphs(np.random.default_rng(0), layout, settings, graphs=_GRAPHS, candidates=40)
+    batches = [builder.batch([graph]) for graph in graphs]
+    names = sorted({name for model in rerankers.values() for name in model.array_names} | set(batches[0].arrays))
+    feeds = [batch.feed(names) for batch in batches]
+    golden |= {f"graph/{name}": np.stack([feed[name] for feed in feeds]) for name in names}
+    for kind, model in rerankers.items():
+        answers = [model({name: torch.from_numpy(array) for name, array in feed.items()}) for feed in feeds]
+        golden[f"scores/{kind}"] = torch.cat(answers).numpy()
     return golden

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,15 @@ import pytest
 from scipy.stats import kendalltau
 
 from helpers.made_up import tiny_bundle
-from radrank.core.errors import InvalidQuery, MissingExtra
+from radrank.core.errors import InvalidQuery, MissingExtra, NotFound, Unavailable
 from radrank.engines import runtimes, selection
 from radrank.engines.bundle import open_bundle
+from radrank.engines.conversions import keep
 from radrank.engines.engine import Engine, Feed, Model
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.parity import Agreement, agreement, kendall
 from radrank.engines.runtimes import EngineSettings
+from radrank.export.conversion import write_conversions
 
 
 class Planted(CpuEngine):
@@ -106,17 +110,48 @@ def test_a_refusal_tells_both_figures(plant, caplog):
 
 
 def test_an_engine_built_since_is_taken_up_by_another_warm_up(plant, monkeypatch):
+    opened = plant(lambda array: array)
+    right = selection.RUNTIMES["planted"]
+
+    def not_yet(_model: Model, _settings: EngineSettings) -> Engine:
+        raise NotFound("plan")
+
+    monkeypatch.setitem(selection.RUNTIMES, "planted", not_yet)
     bundle = open_bundle(tiny_bundle())
     bundle.warm_up()
-    plant(lambda array: array)
-    later = open_bundle(tiny_bundle())
-    later.warm_up()
-    assert later.engines["image_encoder"].manifest.runtime == "planted 1.0"
-    bundle._selection._better = ["planted"]
+    assert not opened
+    monkeypatch.setitem(selection.RUNTIMES, "planted", right)
     bundle.warm_up()
-    assert bundle.engines["image_encoder"].manifest.runtime == "planted 1.0"
+    assert {engine.manifest.runtime for engine in bundle.engines.values()} == {"planted 1.0"}
+    opened.clear()
     bundle.warm_up()  # nothing is better than the best
-    assert bundle.engines["image_encoder"].manifest.runtime == "planted 1.0"
+    assert not opened
+
+
+def test_a_precision_that_does_not_pass_leaves_fp32_where_auto_chooses(tmp_path, caplog):
+    """A converted file, of this very model by its manifest, with other weights in it."""
+    bundle = open_bundle(tiny_bundle())
+    model, other = bundle.models["image_encoder"], bundle.models["text_encoder"]
+    keep(tmp_path, model, "int8", "for this test", other.path.read_bytes())
+    chosen = open_bundle(tiny_bundle(), EngineSettings(precision="int8", plans=tmp_path))
+    chosen.warm_up()
+    assert chosen.engines["image_encoder"].manifest.precision == "fp32"
+    assert "image_encoder is refused on onnxruntime-cpu" in caplog.text
+
+
+def half(precision: str, plans: Path) -> EngineSettings:
+    """Settings for the tiny bundle on the CPU, really converted."""
+    files = dict(write_conversions(tiny_bundle(), plans, precision, step=lambda _: nullcontext()))
+    assert not any(files.values())
+    assert all(dict(write_conversions(tiny_bundle(), plans, precision, step=lambda _: nullcontext())).values())
+    return EngineSettings(runtime="onnxruntime-cpu", precision=precision, plans=plans)
+
+
+def test_half_precision_passes(tmp_path):
+    bundle = open_bundle(tiny_bundle(), half("fp16", tmp_path))
+    bundle.warm_up()
+    assert bundle.engines["text_encoder"].manifest.precision == "fp16"
+    assert bundle.engines["image_encoder"].manifest.sha256 != bundle.models["image_encoder"].sha256
 
 
 def test_a_runtime_that_is_not_installed_is_passed_over_and_named_it_tells_its_extra(plant, monkeypatch):
@@ -136,6 +171,11 @@ def test_a_runtime_that_is_not_installed_is_passed_over_and_named_it_tells_its_e
 def test_an_unknown_runtime_is_told_which_there_are():
     with pytest.raises(InvalidQuery, match=r"auto, .*onnxruntime-cpu"):
         open_bundle(tiny_bundle(), EngineSettings(runtime="abacus"))
+
+
+def test_a_precision_without_kernels_is_told(tmp_path):
+    with pytest.raises(Unavailable, match=r"onnxruntime-cpu can't open .* in bf16"):
+        open_bundle(tiny_bundle(), half("bf16", tmp_path))
 
 
 def test_kendalls_tau_is_scipys():

@@ -1,0 +1,73 @@
+"""Requests in the shapes that an engine was built for: which bucket holds them, and what fills the rest of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radrank.core.errors import InvalidQuery
+from radrank.core.nodes import NO_ROW
+from radrank.engines.engine import Feed, Shapes, TensorSpec
+
+
+def pad_value(name: str) -> int:
+    """What fills the rows of requests that are not there: tables of rows lead nowhere, all else is zero."""
+    return NO_ROW if name.endswith(".idx") else 0
+
+
+def smallest(buckets: Sequence[Shapes], feed: Feed) -> int:
+    """The first bucket, in their order, that holds the feed: with as many rows or more, all other axes the same.
+
+    Raises InvalidQuery where none does.
+    """
+    for place, bucket in enumerate(buckets):
+        if all(_holds(shape, feed[name].shape) for name, shape in bucket.items()):
+            return place
+    name, array = max(feed.items(), key=lambda item: item[1].size)
+    raise InvalidQuery(name, f"no bucket of this engine holds the shape {tuple(array.shape)} and what comes with it")
+
+
+def checked(feed: Feed, inputs: Sequence[TensorSpec]) -> Feed:
+    """The arrays that are inputs. Raises InvalidQuery where one is missing, or of another type or rank."""
+    for given in inputs:
+        if given.name not in feed:
+            raise InvalidQuery(given.name, "is missing")
+        array = feed[given.name]
+        if array.dtype != given.dtype or array.ndim != len(given.shape):
+            wanted = f"{given.dtype} with {len(given.shape)} axes"
+            raise InvalidQuery(given.name, f"must be {wanted}, and is {array.dtype} with {array.ndim}")
+    return {given.name: feed[given.name] for given in inputs}
+
+
+def fill(view: NDArray[Any], array: NDArray[Any], pad: int) -> None:
+    """Copies the array into the first rows of the view, and pads the rest."""
+    view[: len(array)] = array
+    view[len(array) :] = pad
+
+
+def rows_of_output(shape: Sequence[int], bucket: Shapes, feed: Feed) -> int:
+    """How many rows of an output of this shape answer the feed: as many as the inputs have that fill as many rows."""
+    return next((len(feed[name]) for name, given in bucket.items() if given[0] == shape[0]), shape[0])
+
+
+def separable(buckets: Sequence[Shapes]) -> bool:
+    """Whether requests of one feed don't refer to each other's rows, so that a long feed may be asked in parts."""
+    return all(len({shape[0] for shape in bucket.values()}) == 1 for bucket in buckets)
+
+
+def parts(feed: Feed, most: int) -> list[Mapping[str, NDArray[Any]]]:
+    """The feed in parts of at most so many rows."""
+    rows = max(len(array) for array in feed.values())
+    return [{name: array[at : at + most] for name, array in feed.items()} for at in range(0, rows, most)]
+
+
+def joined(answers: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Answers to parts, as one."""
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _holds(bucket: Sequence[int], asked: Sequence[int]) -> bool:
+    return asked[0] <= bucket[0] and tuple(asked[1:]) == tuple(bucket[1:])

@@ -1,0 +1,47 @@
+"""Copies of bundles with something changed, their hashes made right again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import numpy_helper
+
+from radrank.core.files import file_table
+from radrank.engines.manifest import MANIFEST
+
+
+def with_few_buckets(bundle: Path, to: Path, *, tokens: int, candidates: int) -> Path:
+    """One bucket of tokens and one of candidates, for what would be built for each of them."""
+    shutil.copytree(bundle, to)
+
+    def narrow(manifest: dict[str, Any]) -> None:
+        manifest["text"]["buckets"] = [tokens]
+        manifest["graph"]["candidate_buckets"] = [candidates]
+
+    return _edited(to, narrow)
+
+
+def with_one_weight_changed(bundle: Path, to: Path, file: str) -> Path:
+    """One number of one weight of this ONNX file, by an eighth."""
+    shutil.copytree(bundle, to)
+    model = onnx.load(to / file)
+    weight = next(each for each in model.graph.initializer if len(each.dims) == 2)
+    value = numpy_helper.to_array(weight).copy()
+    value[0, 0] += 0.125
+    weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    onnx.save(model, to / file)
+    return _edited(to, lambda manifest: None)
+
+
+def _edited(bundle: Path, edit: Any) -> Path:
+    path = bundle / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.unlink()
+    edit(manifest)
+    manifest["files"] = file_table(bundle)
+    path.write_text(json.dumps(manifest))
+    return bundle
