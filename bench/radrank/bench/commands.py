@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from radrank.bench import _load_commands, _peers_commands, _scale_commands
 from radrank.training.commands import Backbone, Dataset, Root, Weights
 
 bench = typer.Typer(
@@ -83,3 +84,13 @@ def quality(
     typer.echo(f"wrote {', '.join(f'{name}.md' for name in reports)} and {len(plots)} plots into {out}")
     if not all(found.findings.report.leaks.values()):
         raise typer.Exit(1)
+
+
+bench.command(epilog=_load_commands.EXAMPLE)(_load_commands.load)
+bench.command(epilog="Example: radrank bench scale --out results/scale")(_scale_commands.scale)
+bench.command(epilog="Example: radrank bench footprint --bundle bundles/openi --out results/footprint")(
+    _scale_commands.footprint
+)
+bench.command(epilog=_peers_commands.BUNDLE_EXAMPLE)(_peers_commands.bundle)
+bench.command(epilog=_peers_commands.PEERS_EXAMPLE)(_peers_commands.peers)
+bench.command(epilog=_peers_commands.STAGES_EXAMPLE)(_peers_commands.stages)

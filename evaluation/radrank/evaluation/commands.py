@@ -112,5 +112,5 @@ def said(context: typer.Context, *command: str) -> str:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             for one in value if isinstance(value, list | tuple) else [value]:
-                words += [f"--{name.replace('_', '-')}", str(one)]
+                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
     return shlex.join(words)

@@ -1,0 +1,1 @@
+"""Load on a running server: planned arrivals, latency from the planned time, nothing left out."""
