@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,3 +231,24 @@ def test_without_a_gpu_or_the_package_the_answer_says_which(monkeypatch, tmp_pat
         TensorRTEngine(model, precision="fp16", plans=tmp_path)
     with pytest.raises(MissingExtra, match=r"radrank\[tensorrt-full\]"):
         TensorRTEngine(model, precision="fp16", plans=tmp_path, flavour="tensorrt")
+
+
+def test_the_gpu_of_these_tests_has_nothing_that_the_real_one_lacks():
+    """Neither CUDA nor TensorRT can be asked here, but their names can be looked up."""
+    from cuda.bindings import runtime
+
+    trt = flavours.RTX.load()
+
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert public(gpu.TensorRT) <= set(dir(trt))
+    assert public(gpu._Engine) <= set(dir(trt.ICudaEngine))
+    assert public(gpu._Context) <= set(dir(trt.IExecutionContext))
+    assert public(gpu._Cache) <= set(dir(trt.IRuntimeCache))
+    config = {"dynamic_shapes_kernel_specialization_strategy", "create_runtime_cache", "set_runtime_cache"}
+    assert config | {"set_execution_context_allocation_strategy"} <= set(dir(trt.IRuntimeConfig))
+    assert public(gpu.Cuda) - {"enqueue"} <= public(Cuda)
+    called = set(re.findall(r"self\._api\.(\w+)", Path(inspect.getfile(Cuda)).read_text()))
+    assert len(called) > 15
+    assert called <= set(dir(runtime))

@@ -100,6 +100,9 @@ def test_a_plan_has_a_profile_for_every_bucket_and_a_manifest_of_all_it_depends_
     assert [profile["ids"] for profile in said["profiles"]] == [
         [count, tokens] for tokens in (8, 16, 32) for count in (1, 4)
     ]
+    few = with_few_buckets(tiny_bundle(), tmp_path / "few", tokens=8, candidates=10)
+    (smaller,), _ = built(few, names=("text_encoder",))
+    assert len(plan.read()) > 2 * len(smaller.read()), "kernels for six profiles"
     assert plan.path.name == (f"text_encoder.fp16.sm86.tensorrt-rtx-{VERSION}.{said['key'][:12]}.plan")
 
 

@@ -1,0 +1,79 @@
+"""Plans that are built for this GPU and run on it: the answers of the CPU, the same for every batch and every time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from radrank.core.errors import RadrankError
+from radrank.engines.cuda import Cuda
+from radrank.engines.flavours import FLAVOURS
+from radrank.engines.manifest import read_manifest
+from radrank.engines.models import models
+from radrank.engines.onnxruntime import CpuEngine
+from radrank.engines.tensorrt import TensorRTEngine
+from radrank.export.golden import random_batch
+from radrank.export.tensorrt import PlanSettings, build_plans
+
+pytestmark = pytest.mark.gpu
+BATCHES = (1, 4)
+
+
+@contextmanager
+def unseen(name: str):
+    yield lambda fraction: None
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def flavour(request) -> str:
+    """Of the TensorRTs, those that are installed and build for this GPU."""
+    try:
+        capability = Cuda().compute_capability()
+        trt = FLAVOURS[request.param].load()
+    except RadrankError as error:
+        pytest.skip(str(error))
+    target = f"SM{capability.replace('.', '')}"
+    if FLAVOURS[request.param].ahead_of_time and target not in trt.ComputeCapability.__members__:
+        pytest.skip(f"{request.param} builds for no {target}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plans(flavour, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("plans")
+    for precision in ("fp32", "fp16"):
+        settings = PlanSettings(flavour=flavour, precision=precision, batches=BATCHES)
+        list(build_plans(tiny_bundle(), directory, settings, step=unseen))
+    return directory
+
+
+def feed_of(name: str, count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    if name == "image_encoder":
+        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
+    if name == "text_encoder":
+        return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
+    inputs = read_manifest(tiny_bundle())[0].rerankers[name.removeprefix("reranker_")].inputs
+    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=25).feed(inputs))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
+@pytest.mark.parametrize("name", ["image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat"])
+def test_answers_are_those_of_the_cpu(plans, flavour, name, precision, tolerance):
+    model = models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=BATCHES)[name]
+    engine = TensorRTEngine(model, precision=precision, flavour=flavour, plans=plans, lanes=2)
+    expected = CpuEngine(model, threads=1)
+    feeds = [feed_of(name, 1 + turn % 4) for turn in range(12)]
+    engine.warm_up(feeds[:4])
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(engine.run, feeds))
+    for feed, answer in zip(feeds, answers, strict=True):
+        for output, value in expected.run(feed).items():
+            np.testing.assert_allclose(answer[output], value, atol=tolerance)
+            np.testing.assert_array_equal(engine.run(feed)[output], answer[output])
+    engine.close()
