@@ -27,7 +27,7 @@ Candidates: TypeAlias = Annotated[int, typer.Option(help="Re-ranked per query.",
 
 
 def bundle(
-    to: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoint, run, bundle and archive: 3 GB.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoint, run, bundle and archive: 2 GB.")],
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="BiomedCLIP's open_clip checkpoint, in place of random weights.")
     ] = None,
@@ -59,7 +59,7 @@ def peers(
     dataset: Queries = "demo",
     root: Root = None,
     queries: Count = 8,
-    rounds: Annotated[int, typer.Option(help="How often each query is asked by each side.", min=1)] = 10,
+    rounds: Annotated[int, typer.Option(help="Turns of each query on each side, three calls each.", min=1)] = 5,
     candidates: Candidates = 100,
 ) -> None:
     """Compare, in one run with the same weights: torch + hnswlib + PyG, our pipeline in process, and our server.
@@ -102,7 +102,7 @@ def stages(
     dataset: Queries = "demo",
     root: Root = None,
     queries: Count = 8,
-    rounds: Annotated[int, typer.Option(help="How often each query is asked, and each floor run.", min=1)] = 30,
+    rounds: Annotated[int, typer.Option(help="Turns of each query and each floor, three calls each.", min=1)] = 10,
     candidates: Candidates = 100,
     reranker: Annotated[str | None, typer.Option(help="By name; default: the bundle's.")] = None,
 ) -> None:

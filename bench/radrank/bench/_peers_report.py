@@ -6,6 +6,7 @@ from pathlib import Path
 
 from radrank.bench.contest import CAREFUL, OURS, RERANKER, SERVER
 from radrank.bench.peers import SAME, SIDES, TARGETS, Part, Peers
+from radrank.bench.turns import COUNTED
 from radrank.evaluation._canvas import BLUE, GREEN, GREY, PALE, headline, panels, save
 
 _COLOURS = {CAREFUL: GREY, OURS: BLUE, SERVER: GREEN}
@@ -19,10 +20,11 @@ def peers_markdown(found: Peers) -> str:
         f"`{found.command}`",
         "",
         f"Bundle {found.bundle}, {found.studies:,} studies, {found.candidates} candidates, re-ranker {RERANKER}. Every"
-        f" question was asked {found.rounds} times by each side, in turn; milliseconds are medians over questions of"
-        " medians over rounds. A ratio is torch + PyG over the other, with the interval that 95 % of bootstrap draws"
-        ' over questions fall into; under "fastest rounds" it is over ours, from each question\'s fastest round alone.'
-        " On a machine with other work only the ratios mean anything, and where these two differ much, not even they.",
+        f" side had {found.rounds} turns with each question, after one another in rounds; a turn is the median of"
+        f" {COUNTED} calls in a row after one to warm up. Milliseconds are medians over questions of medians over"
+        " rounds. A ratio is torch + PyG over the other, with the interval that 95 % of bootstrap draws over questions"
+        ' fall into; under "fastest rounds" it is over ours, from each question\'s fastest round alone. On a machine'
+        " with other work only the ratios mean anything, and where these two differ much, not even they.",
         "",
         f"| query | questions | {CAREFUL} ms | {OURS} ms | {SERVER} ms | over ours | fastest rounds | over the"
         " server | at least |",

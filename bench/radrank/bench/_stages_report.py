@@ -17,6 +17,7 @@ from radrank.bench.stages import (
     Stage,
     Stages,
 )
+from radrank.bench.turns import COUNTED
 from radrank.evaluation._canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, headline, panels, save
 
 _WORDS = {
@@ -36,8 +37,9 @@ def stages_markdown(found: Stages) -> str:
         f"`{found.command}`",
         "",
         f"Bundle {found.bundle}, re-ranker {found.reranker}, {found.studies:,} studies, {found.candidates} candidates;"
-        f" {found.queries} queries of each kind, asked {found.rounds} times by one client over loopback, each floor run"
-        " in turn with them. Milliseconds are medians over queries of medians over rounds; a ratio is stage over floor,"
+        f" {found.queries} queries of each kind by one client over loopback. The queries and every floor had"
+        f" {found.rounds} turns after one another in rounds; a turn is the median of {COUNTED} calls in a row after one"
+        " to warm up. Milliseconds are medians over queries of medians over rounds; a ratio is stage over floor,"
         " with the interval that 95 % of bootstrap draws over queries fall into. Stages are what the server's reply"
         " tells. On a machine with other work only the ratios mean anything.",
     ]

@@ -151,8 +151,8 @@ def serving(bundle: Path, root: Path) -> Iterator[Serving]:
         text=True,
         env=os.environ | {"RADRANK_LOGS__LEVEL": "warning"},  # not a line for every search
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("SERVING on "):
             raise Unavailable("the server did not start; what it said stands above")
@@ -164,6 +164,7 @@ def serving(bundle: Path, root: Path) -> Iterator[Serving]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        process.stdout.close()
 
 
 def made_up_vectors(

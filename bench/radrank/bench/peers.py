@@ -49,7 +49,7 @@ class Options:
     dataset: str = "demo"
     root: Path | None = None
     queries: int = 8
-    rounds: int = 10
+    rounds: int = 5
     candidates: int = 100
     command: str = ""
 

@@ -50,7 +50,7 @@ class Options:
     dataset: str = "demo"
     root: Path | None = None
     queries: int = 8
-    rounds: int = 30
+    rounds: int = 10
     candidates: int = 100
     reranker: str | None = None
     command: str = ""

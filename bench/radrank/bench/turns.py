@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-REST_SECONDS = 0.01  # before every call: what threads of the last one still spin must not fall on it
+REST_SECONDS = 0.01  # before every turn: what threads of the last one still spin must not fall on it
+COUNTED = 3  # calls of a turn, in a row, after one that warms caches which the last turn filled with other things
 DRAWS = 1_000
 COVERAGE = 0.95
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torch-geometric", "hnswlib", "grpcio")
@@ -48,22 +49,28 @@ def clocked(name: str, action: Callable[[], object]) -> Call:
 
 
 def in_turn(questions: Sequence[Sequence[Call]], *, rounds: int, step: Callable[[], None]) -> Times:
-    """Every call of every question once a round, whoever was first coming last in the next; a first round warms up.
+    """Every call of every question has a turn in each round, whoever was first being last in the next one.
 
+    A turn is one call to warm up, then the median of COUNTED calls; a first round is not counted at all.
     step: called after each of the 1 + `rounds` rounds
     """
     found: dict[str, NDArray[np.float64]] = {}
-    for turn in range(-1, rounds):
+    for number in range(-1, rounds):
         for place, calls in enumerate(questions):
-            first = (turn + place) % len(calls)
+            first = (number + place) % len(calls)
             for call in (*calls[first:], *calls[:first]):
-                time.sleep(REST_SECONDS)
-                for name, milliseconds in call().items():
+                for name, milliseconds in _turn(call, COUNTED if number >= 0 else 0).items():
                     taken = found.setdefault(name, np.full((len(questions), rounds), np.nan))
-                    if turn >= 0:
-                        taken[place, turn] = milliseconds
+                    taken[place, number] = milliseconds
         step()
     return found
+
+
+def _turn(call: Call, count: int) -> Mapping[str, float]:
+    time.sleep(REST_SECONDS)
+    call()
+    told = [call() for _ in range(count)]
+    return {name: float(np.median([one[name] for one in told])) for name in (told[0] if told else ())}
 
 
 def median(taken: NDArray[np.float64]) -> float:
