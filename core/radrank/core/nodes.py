@@ -20,8 +20,8 @@ class Column:
     """Rows of a large, perhaps memory-mapped array, followed by a few fresh rows in memory; neither is copied."""
 
     def __init__(self, base: NDArray[Any], fresh: NDArray[Any] | None = None) -> None:
-        self.base = base
-        self.fresh = base[:0] if fresh is None else fresh
+        self.base = np.asarray(base)  # not as a memmap: every slice of one runs Python code
+        self.fresh = self.base[:0] if fresh is None else fresh
 
     def __len__(self) -> int:
         return len(self.base) + len(self.fresh)
@@ -33,7 +33,7 @@ class Column:
     def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
         """The rows [..., width], by global row number; all must exist."""
         if not len(self.fresh):
-            found: NDArray[Any] = self.base[rows]
+            found: NDArray[Any] = self.base.take(rows, axis=0)  # four times as fast as indexing by them
             return found
         taken = np.empty((*rows.shape, *self.base.shape[1:]), dtype=self.base.dtype)
         is_fresh = rows >= len(self.base)

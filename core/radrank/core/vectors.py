@@ -43,20 +43,19 @@ def fused_by_study(vectors: Matrix, study: NDArray[np.integer], studies: NDArray
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Indices [.., k] of the largest along the last axis, descending, ties by index. `k` is at most its length."""
+    """Indices [.., k] of the largest along the last axis, descending, ties by index. `k` is at most its length.
+
+    scores: no NaN
+    """
     width = scores.shape[-1]
     k = min(k, width)
+    # One number orders by score, then by place: a float's bits, as a whole number, are in the order of the floats.
+    bits = np.ascontiguousarray(-scores, dtype=np.float32).view(np.int32).astype(np.int64)
+    keys = (np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) << 32) | np.arange(width)
     if k < width:
-        # A partition alone would break ties at its edge anywhere: take what is above the edge, then the first equals.
-        edge = -np.partition(-scores, k - 1, axis=-1)[..., k - 1 : k]
-        above = scores > edge
-        rank = np.where(above, 0, np.where(scores == edge, 1, 2)).astype(np.int8)
-        chosen = np.argsort(rank, axis=-1, kind="stable")[..., :k]
-        chosen.sort(axis=-1)
-    else:
-        chosen = np.broadcast_to(np.arange(width), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, chosen, axis=-1), axis=-1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=-1)
+        keys = np.partition(keys, k - 1, axis=-1)[..., :k]
+    keys.sort(axis=-1)
+    return keys & 0xFFFFFFFF
 
 
 def exact_neighbours(queries: Matrix, gallery: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:

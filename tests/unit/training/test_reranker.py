@@ -16,7 +16,6 @@ from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, QUERY, 
 from radrank.core.studies import Modality
 from radrank.export.golden import random_batch
 from radrank.training.reranker import (
-    _VOTE_POWER,
     SERVED,
     VARIANTS,
     GraphReranker,
@@ -194,14 +193,15 @@ def test_votes_are_shares_among_neighbours_of_known_findings_by_a_power_of_simil
             for item, weight in edges:
                 findings = BATCH.arrays[r.source][item, 2 * WIDTH :]
                 if item >= 0 and findings.any():
-                    voice = weight**_VOTE_POWER
+                    voice = weight**4
                     said, total = said + voice * findings, total + voice
         np.testing.assert_allclose(found[b, node], said / max(total, 1e-6), atol=1e-5)
     assert found.any()
 
 
 def test_nearer_neighbours_have_more_of_a_say_than_their_similarity():
-    arrays = {f"{r}.{part}": torch.full((1, 1, 2), -1) * (part == "idx") for r in ARCHIVE for part in ("idx", "weight")}
+    idx = torch.full((1, 1, 2), -1)
+    arrays = {f"{r}.{part}": idx if part == "idx" else idx * 0.0 for r in ARCHIVE for part in ("idx", "weight")}
     arrays |= {"query_image.idx": torch.tensor([[[0, 1]]]), "query_image.weight": torch.tensor([[[0.8, 0.4]]])}
     arrays |= {m.value: torch.eye(2, WIDTH).repeat(1, 3) for m in Modality}
     found = _votes(arrays, QUERY, WIDTH)[0, 0]

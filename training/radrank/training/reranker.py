@@ -18,9 +18,8 @@ from torch.nn import functional as F
 
 from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, NODE_TYPES, QUERY, RELATIONS, Relation
 from radrank.core.studies import Modality
-from radrank.training.layers import KINDS, gather
+from radrank.training.layers import KINDS, gather, weighted_sum
 
-_VOTE_POWER = 4  # of a similarity: the nearest have the say
 _TRUST = {QUERY: 0.02, CANDIDATE: 0.2}  # share of the archive's votes in what is believed, where training begins
 _SOURCES = tuple(source is Modality.REPORT for source, _ in DIRECTIONS)
 _TARGETS = tuple(target is Modality.REPORT for _, target in DIRECTIONS)
@@ -238,14 +237,18 @@ def equal_sets(query: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _votes(arrays: Mapping[str, Tensor], target: str, width: int) -> Tensor:
-    """Share of each finding among a node's archive neighbours whose study is known, by similarity. [B, n, width]"""
+    """Share of each finding among a node's archive neighbours whose study is known. [B, n, width]
+
+    They count by the fourth power of their similarity: the nearest have the say.
+    """
     total: Tensor | None = None
     for r in ARCHIVE_RELATIONS:
         if r.target == target:
             findings = arrays[r.source][:, 2 * width :]
-            weight = arrays[f"{r.name}.weight"].unsqueeze(-1) ** _VOTE_POWER
+            square = arrays[f"{r.name}.weight"].square()
             known = (findings.sum(dim=-1, keepdim=True) > 0).to(findings.dtype)
-            counted = (gather(torch.cat([findings, known], dim=-1), arrays[f"{r.name}.idx"]) * weight).sum(dim=2)
+            told = gather(torch.cat([findings, known], dim=-1), arrays[f"{r.name}.idx"])
+            counted = weighted_sum(told, square.square())
             total = counted if total is None else total + counted
     assert total is not None
     return total[..., :-1] / total[..., -1:].clamp(min=1e-6)
