@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 from helpers.doubles import picture
 from helpers.process import started
 from radrank.client.client import Client
-from radrank.client.errors import InvalidArgument
+from radrank.client.errors import ClientError, InvalidArgument
 from radrank.client.requests import NewImage, NewStudy
 
 WORDS = "a wholly invented sentence about nothing that any phantom shows"
@@ -115,19 +117,27 @@ def test_a_signal_drains_and_leaves_with_zero(demo_bundle, home, number):
 
 def test_a_second_signal_ends_it_at_once(demo_bundle, home):
     with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
-        leave = threading.Event()
+        sent, leave = threading.Event(), threading.Event()
 
-        def queries():
-            yield "held", {"text": "opacity", "k": 1}
+        def studies():
+            yield NewStudy(study_id="E2E-2", findings=WORDS)
+            sent.set()
             leave.wait(60)
 
-        held = client.search_stream(queries())
-        next(held)
+        def upsert():
+            with suppress(ClientError):
+                client.upsert(studies())
+
+        held = threading.Thread(target=upsert)
+        held.start()
+        assert sent.wait(20)
+        time.sleep(0.5)  # until the server reads it
         server.popen.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             server.popen.wait(1.0)
         assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
         leave.set()
+        held.join()
 
 
 def test_embeddings_ask_like_what_they_were_made_of(demo_bundle, home):

@@ -88,7 +88,7 @@ def test_a_directory_that_is_no_bundle_is_answered_with_the_command(tmp_path):
 
 def test_another_schema_does_not_fit(path):
     edit(path, lambda found: found.update(schema=99))
-    with pytest.raises(Mismatch, match="schema: expected 2, found 99"):
+    with pytest.raises(Mismatch, match="schema: expected 3, found 99"):
         open_bundle(path)
 
 
@@ -100,7 +100,7 @@ def test_a_bundle_that_does_not_tell_its_layout_is_of_another_schema(path):
         found["graph"] = {"neighbours": 8, "pairs": 2, "node_buckets": [64]}
 
     edit(path, before)
-    with pytest.raises(Mismatch, match="schema: expected 2, found 1"):
+    with pytest.raises(Mismatch, match="schema: expected 3, found 1"):
         open_bundle(path)
 
 

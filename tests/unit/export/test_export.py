@@ -267,5 +267,5 @@ def test_golden_vectors_are_those_of_the_encoders_over_made_up_material():
     run, backbone = Run(path=tiny_bundle().parent / "run"), tiny_backbone()
     image = exporting.ImageEncoder(backbone, run.inputs(backbone), run.heads())
     with np.load(tiny_bundle() / "golden.npz") as golden, torch.inference_mode():
-        assert golden["image_vectors"].shape == golden["report_vectors"].shape == (8, DIMENSIONS)
+        assert golden["image_vectors"].shape == golden["report_vectors"].shape == (16, DIMENSIONS)
         np.testing.assert_allclose(image(torch.from_numpy(golden["pixels"])), golden["image_vectors"], atol=1e-6)
