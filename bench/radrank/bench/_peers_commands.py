@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -70,7 +72,6 @@ def peers(
     from radrank.bench._peers_report import peers_markdown, peers_plot
     from radrank.bench.peers import Options
     from radrank.bench.peers import peers as measured
-    from radrank.core.files import write_json
     from radrank.datasets.progress import bar
     from radrank.evaluation.commands import said
 
@@ -86,9 +87,7 @@ def peers(
         command=said(context, "radrank", "bench", "peers"),
     )
     found = measured(options, task=bar)
-    _write(out, "peers", peers_markdown(found))
-    write_json(out / "peers.json", found.to_json())
-    peers_plot(found, out / "peers.png")
+    _write(out, "peers", peers_markdown(found), found.to_json(), partial(peers_plot, found))
     if not found.agrees:
         typer.secho("radrank: both sides must give the same answers before their times mean anything", err=True)
         raise typer.Exit(1)
@@ -114,7 +113,6 @@ def stages(
     from radrank.bench._stages_report import stages_markdown, stages_plot
     from radrank.bench.stages import Options
     from radrank.bench.stages import stages as measured
-    from radrank.core.files import write_json
     from radrank.datasets.progress import bar
     from radrank.evaluation.commands import said
 
@@ -130,13 +128,15 @@ def stages(
         command=said(context, "radrank", "bench", "stages"),
     )
     found = measured(options, task=bar)
-    _write(out, "stages", stages_markdown(found))
-    write_json(out / "stages.json", found.to_json())
-    stages_plot(found, out / "stages.png")
+    _write(out, "stages", stages_markdown(found), found.to_json(), partial(stages_plot, found))
 
 
-def _write(out: Path, name: str, told: str) -> None:
+def _write(out: Path, name: str, told: str, found: Any, plot: Callable[[Path], None]) -> None:
+    from radrank.core.files import write_json
+
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(told, encoding="utf-8")
+    write_json(out / f"{name}.json", found)
+    plot(out / f"{name}.png")
     typer.echo(told)
     typer.echo(f"wrote {name}.json, {name}.md and {name}.png into {out}")

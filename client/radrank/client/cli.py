@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Entry] = {
     "train": Entry("radrank.training.commands", "train", "Fine-tune the dual encoder and the graph re-ranker."),
     "export": Entry("radrank.export.commands", "export", "Turn trained weights into a bundle for serving."),
     "evaluate": Entry("radrank.evaluation.commands", "evaluate", "Judge a bundle: tables and plots, with intervals."),
-    "bench": Entry("radrank.bench.commands", "bench", "Measure: retrieval quality over seeds and recipes."),
+    "bench": Entry("radrank.bench.commands", "bench", "Measure: quality, speed beside others', load, scale."),
     "demo": Entry("radrank.export.commands", "export", "Make a bundle and an archive to try radrank with."),
 }
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from radrank.core.graph import ARCHIVE_RELATIONS
 from radrank.core.ports import EngineManifest
-from radrank.engines.buckets import checked
+from radrank.engines.buckets import checked, requests_of
 from radrank.engines.engine import Engine, Feed, TensorSpec
 
 _Key = tuple[tuple[int, ...], ...]
@@ -118,11 +118,6 @@ class _Group:
         if self._error is not None:
             raise self._error
         return self._answers[place]
-
-
-def requests_of(feed: Feed) -> int:
-    """Requests that a feed holds: every array has that many rows, or some for each."""
-    return min(len(array) for array in feed.values())
 
 
 def together(feeds: list[Feed]) -> Mapping[str, NDArray[Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,40 @@ from numpy.typing import NDArray
 from radrank.core.errors import InvalidQuery
 from radrank.core.nodes import NO_ROW
 from radrank.engines.engine import Feed, Shapes, TensorSpec
+
+
+class Bucketed(ABC):
+    """What engines of fixed shapes share: a feed goes to the smallest bucket that holds it.
+
+    inputs: of the model; buckets: its shapes, smallest first
+    """
+
+    inputs: tuple[TensorSpec, ...]
+
+    def __init__(self, buckets: Sequence[Shapes]) -> None:
+        self.buckets = tuple(buckets)
+        # Where requests don't refer to each other's rows, a feed longer than the largest bucket may be asked in parts.
+        separable = all(len({shape[0] for shape in bucket.values()}) == 1 for bucket in self.buckets)
+        self._most = max(map(batch_of, self.buckets)) if separable else None
+
+    def warm_up(self, feeds: Iterable[Feed]) -> None:
+        """All buckets were made ready when the engine was opened; this walks the whole way once."""
+        for feed in feeds:
+            self.run(feed)
+
+    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """As Engine says. Raises InvalidQuery where no bucket holds the feed."""
+        given, most = checked(feed, self.inputs), self._most
+        rows = max(map(len, given.values()))
+        if most is None or rows <= most:
+            return self._run(smallest(self.buckets, given), given)
+        parts = [{name: array[at : at + most] for name, array in given.items()} for at in range(0, rows, most)]
+        answers = [self._run(smallest(self.buckets, part), part) for part in parts]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    @abstractmethod
+    def _run(self, place: int, feed: Feed) -> dict[str, NDArray[Any]]:
+        """Answers a feed that the bucket at this place holds."""
 
 
 def pad_value(name: str) -> int:
@@ -53,20 +88,14 @@ def rows_of_output(shape: Sequence[int], bucket: Shapes, feed: Feed) -> int:
     return next((len(feed[name]) for name, given in bucket.items() if given[0] == shape[0]), shape[0])
 
 
-def separable(buckets: Sequence[Shapes]) -> bool:
-    """Whether requests of one feed don't refer to each other's rows, so that a long feed may be asked in parts."""
-    return all(len({shape[0] for shape in bucket.values()}) == 1 for bucket in buckets)
+def batch_of(shapes: Shapes) -> int:
+    """Requests that a bucket holds: every input has that many rows, or some for each."""
+    return min(shape[0] for shape in shapes.values())
 
 
-def parts(feed: Feed, most: int) -> list[Mapping[str, NDArray[Any]]]:
-    """The feed in parts of at most so many rows."""
-    rows = max(len(array) for array in feed.values())
-    return [{name: array[at : at + most] for name, array in feed.items()} for at in range(0, rows, most)]
-
-
-def joined(answers: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Answers to parts, as one."""
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+def requests_of(feed: Feed) -> int:
+    """Requests that a feed holds."""
+    return batch_of({name: array.shape for name, array in feed.items()})
 
 
 def _holds(bucket: Sequence[int], asked: Sequence[int]) -> bool:

@@ -10,11 +10,9 @@ from radrank.engines.engine import Model, Shapes
 from radrank.engines.manifest import BundleManifest
 
 IMAGE_ENCODER, TEXT_ENCODER, RERANKER = "image_encoder", "text_encoder", "reranker_"
-BATCHES = (1, 8, 32)
-"""Requests that run as one, where requests are batched."""
 
 
-def models(bundle: Path, manifest: BundleManifest, *, batches: Sequence[int] = BATCHES) -> Mapping[str, Model]:
+def models(bundle: Path, manifest: BundleManifest, *, batches: Sequence[int]) -> Mapping[str, Model]:
     """Every model by name. batches: how many requests a bucket may hold."""
     side = manifest.image.size
     candidates = manifest.graph.candidate_buckets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
-from radrank.engines.buckets import checked, fill, joined, pad_value, parts, rows_of_output, separable, smallest
+from radrank.engines.buckets import Bucketed, fill, pad_value, rows_of_output
 from radrank.engines.engine import Feed, Model, Shapes
 from radrank.engines.onnxruntime import onnxruntime, session_options, specs
-from radrank.engines.plans import batch_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +58,7 @@ PROVIDERS: Mapping[str, Provider] = {
 """By the name of the runtime."""
 
 
-class GpuEngine:
+class GpuEngine(Bucketed):
     """One ONNX file on a GPU, in the shapes of the model's buckets. One call at a time."""
 
     def __init__(self, model: Model, runtime: str, *, kept: Path) -> None:
@@ -67,6 +66,7 @@ class GpuEngine:
 
         Raises MissingExtra where this build of ONNX Runtime lacks the provider, Unavailable where it can't be used.
         """
+        super().__init__(model.buckets)
         package, provider = onnxruntime(), PROVIDERS[runtime]
         if provider.name not in package.get_available_providers():
             raise MissingExtra(f"onnxruntime with {provider.name}", "gpu")
@@ -85,39 +85,24 @@ class GpuEngine:
         self.manifest = EngineManifest(
             sha256=model.sha256, precision=model.precision, runtime=f"{runtime} {package.__version__}"
         )
-        self._shapes = tuple(model.buckets)
-        self._most = max(map(batch_of, self._shapes)) if separable(self._shapes) else None
         self._turn = threading.Lock()
-        self._buckets = [self._bound(place, shapes, provider) for place, shapes in enumerate(self._shapes)]
-
-    def warm_up(self, feeds: Iterable[Feed]) -> None:
-        """Buckets were allocated and captured when the engine was opened; this walks the whole way once."""
-        for feed in feeds:
-            self.run(feed)
-
-    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        """As Engine says. Where rows stand for themselves, more of them than the largest bucket holds go in parts."""
-        given = checked(feed, self.inputs)
-        if self._most is None or max(map(len, given.values())) <= self._most:
-            return self._run(given)
-        return joined([self._run(part) for part in parts(given, self._most)])
+        self._bound = [self._bind(place, shapes, provider) for place, shapes in enumerate(self.buckets)]
 
     def close(self) -> None:
         with self._turn:
-            self._buckets = []
+            self._bound = []
             self._session = None
 
-    def _run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        place = smallest(self._shapes, feed)
+    def _run(self, place: int, feed: Feed) -> dict[str, NDArray[Any]]:
         with self._turn:
             if self._session is None:
                 raise Unavailable("this engine is closed")
-            bucket = self._buckets[place]
+            bucket = self._bound[place]
             for name, view in bucket.host.items():
                 fill(view, feed[name], pad_value(name))
             return bucket.answer(self._session, feed)
 
-    def _bound(self, place: int, shapes: Shapes, provider: Provider) -> _Bucket:
+    def _bind(self, place: int, shapes: Shapes, provider: Provider) -> _Bucket:
         """Buffers on host and GPU, and two runs: the first allocates, the second is captured where that is possible."""
         dtypes = {given.name: given.dtype for given in self.inputs}
         host = {name: np.full(shape, pad_value(name), dtypes[name]) for name, shape in shapes.items()}

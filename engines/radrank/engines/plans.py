@@ -16,6 +16,7 @@ from typing import Any
 
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import check_files, replace_text, sha256_of, sync
+from radrank.engines.buckets import batch_of
 from radrank.engines.engine import Model, Shapes
 
 RECIPE = 1
@@ -177,11 +178,6 @@ def command(bundle: Path, directory: Path, key: PlanKey) -> str:
     words += [f"--flavour {key.flavour}", f"--precision {key.precision}"]
     words += [f"--compute-capability {key.compute_capability}", f"--batch {','.join(map(str, key.batches))}"]
     return " ".join([*words, f"--model {key.model}"])
-
-
-def batch_of(shapes: Shapes) -> int:
-    """Requests that a bucket holds: every input has that many rows, or some for each."""
-    return min(shape[0] for shape in shapes.values())
 
 
 def _said(shapes: Shapes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import Mismatch, Unavailable
 from radrank.core.ports import EngineManifest
-from radrank.engines.buckets import checked, joined, parts, separable, smallest
+from radrank.engines.buckets import Bucketed
 from radrank.engines.cuda import Cuda
 from radrank.engines.engine import Feed, Model, TensorSpec
 from radrank.engines.flavours import RTX, flavour_of, logger_of
 from radrank.engines.lane import Contexts, Lane
-from radrank.engines.plans import PlanKey, batch_of, find_plan, plans_of
+from radrank.engines.plans import PlanKey, find_plan, plans_of
 
 
-class TensorRTEngine:
+class TensorRTEngine(Bucketed):
     """A model's plan on this machine's GPU."""
 
     def __init__(
@@ -34,6 +33,7 @@ class TensorRTEngine:
 
         Raises MissingExtra, Unavailable where there is no GPU, NotFound, Mismatch or Corrupt.
         """
+        super().__init__(model.buckets)
         kind = flavour_of(flavour)
         trt, cuda = kind.load(), Cuda()
         capability = cuda.compute_capability()
@@ -54,29 +54,15 @@ class TensorRTEngine:
             precision=precision,
             runtime=f"{flavour} {trt.__version__} sm{capability.replace('.', '')}",
         )
-        self._buckets = tuple(model.buckets)
-        self._most = max(map(batch_of, self._buckets)) if separable(self._buckets) else None
         self._lanes: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()  # None: closed
         self._count = lanes
         with ExitStack() as resources:
             contexts = Contexts(trt, self._engine, plan, kind)
             for _ in range(lanes):
-                lane = Lane(cuda, contexts, resources, buckets=self._buckets, inputs=self.inputs, outputs=self.outputs)
+                lane = Lane(cuda, contexts, resources, buckets=self.buckets, inputs=self.inputs, outputs=self.outputs)
                 self._lanes.put(lane)
             contexts.keep()
             self._resources = resources.pop_all()
-
-    def warm_up(self, feeds: Iterable[Feed]) -> None:
-        """Everything was compiled, allocated and captured when the engine was opened; this walks the whole way once."""
-        for feed in feeds:
-            self.run(feed)
-
-    def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        """As Engine says. Where rows stand for themselves, more of them than the largest bucket holds go in parts."""
-        given = checked(feed, self.inputs)
-        if self._most is None or max(map(len, given.values())) <= self._most:
-            return self._run(given)
-        return joined([self._run(part) for part in parts(given, self._most)])
 
     def close(self) -> None:
         """Waits for the calls that run, then gives everything back."""
@@ -87,8 +73,7 @@ class TensorRTEngine:
         self._engine = self._runtime = None
         self._lanes.put(None)
 
-    def _run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        place = smallest(self._buckets, feed)
+    def _run(self, place: int, feed: Feed) -> dict[str, NDArray[Any]]:
         lane = self._lanes.get()
         try:
             if lane is None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import Modality
-from radrank.core.vectors import Matrix, Rows, exact_neighbours
+from radrank.core.vectors import Matrix, exact_neighbours
+from radrank.engines.tuning import recall_of
 
 KS = (1, 10, 100)
 QUERIES = 500
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +41,7 @@ def _recall(snapshot: Snapshot, queries: Matrix, source: Modality, target: Modal
     items = snapshot.items[target]
     if not len(items.vectors) or not len(queries):
         return dict.fromkeys(KS, 1.0)
-    wanted = exact_neighbours(queries, items.vectors, max(KS))[0]
+    edges = exact_neighbours(queries, items.vectors, max(KS))[1]
     found = items.index.search(queries, max(KS), source=source)[0]
-    exact, given = _cosines(queries, items.vectors, wanted), _cosines(queries, items.vectors, found)
-    result = {}
-    for k in KS:
-        k_there = min(k, exact.shape[1])
-        # By cosine, not by row: reports repeat word for word, and one of equals is as good as another.
-        edge = exact[:, :k_there].min(axis=1, keepdims=True) - _ROUNDING
-        result[k] = float((given[:, :k_there] >= edge).sum() / (len(queries) * k_there))
-    return result
-
-
-def _cosines(queries: Matrix, gallery: Matrix, rows: Rows) -> Matrix:
-    return np.stack([gallery[row] @ query for query, row in zip(queries, rows, strict=True)])
+    given = np.stack([items.vectors[row] @ query for query, row in zip(queries, found, strict=True)])
+    return {k: recall_of(given[:, :k], edges[:, min(k, edges.shape[1]) - 1]) for k in KS}
