@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, NODE_TYPES, QUERY, RELATIONS, Relation
 from radrank.core.studies import Modality
-from radrank.training.layers import KINDS, gather, weighted_sum
+from radrank.training.layers import KINDS, Edges, Sources
 
 _TRUST = {QUERY: 0.02, CANDIDATE: 0.2}  # share of the archive's votes in what is believed, where training begins
 _SOURCES = tuple(source is Modality.REPORT for source, _ in DIRECTIONS)
@@ -77,20 +77,21 @@ class RelationalLayer(nn.Module):
 
     def __init__(self, shape: RerankerShape, layer: str) -> None:
         super().__init__()
-        self.shape = shape
-        self.relations = nn.ModuleDict({r.name: KINDS[layer](shape.width) for r in shape.relations})
+        self.shape, self.kind = shape, KINDS[layer]
+        self.relations = nn.ModuleDict({r.name: self.kind(shape.width) for r in shape.relations})
         self.roots = nn.ModuleDict({t: nn.Linear(shape.width, shape.width) for t in (QUERY, CANDIDATE)})
         self.norms = nn.ModuleDict({t: nn.LayerNorm(shape.width) for t in (QUERY, CANDIDATE)})
 
     def messages(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sum of all relations' messages and the root's, by node type: HeteroConv(aggr="sum")."""
-        heard = {t: self.roots[t](states[t]) for t in (QUERY, CANDIDATE)}
-        for r in self.shape.relations:
-            layer = self.relations[r.name]
-            edges = arrays[f"{r.name}.{layer.edge_array}"]
-            heard[r.target] = heard[r.target] + layer(
-                states[r.source], states[r.target], arrays[f"{r.name}.idx"], edges
-            )
+        every, sources = _side_by_side(states)
+        heard = {}
+        for t in (QUERY, CANDIDATE):
+            relations = [r for r in self.shape.relations if r.target == t]
+            layers = [self.relations[r.name] for r in relations]
+            tables = [(arrays[f"{r.name}.idx"], arrays[f"{r.name}.{self.kind.edge_array}"]) for r in relations]
+            edges = Edges.joined([(sources[r.source], *table) for r, table in zip(relations, tables, strict=True)])
+            heard[t] = self.roots[t](states[t]) + self.kind.heard(layers, every, states[t], edges)
         return heard
 
     def forward(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +139,7 @@ class GraphReranker(nn.Module):
     def array_names(self) -> list[str]:
         """The arrays of a GraphBatch that this re-ranker reads, in the order of its ONNX inputs."""
         variant, names = self.shape.variant, ["direction", QUERY, CANDIDATE]
-        edges = KINDS[variant.layer](self.shape.width).edge_array if variant.layer else ""
+        edges = KINDS[variant.layer].edge_array if variant.layer else ""
         heard = dict.fromkeys((r.name for r in self.shape.relations), edges)
         if variant.votes or self._archive:
             names += [m.value for m in Modality]
@@ -241,17 +242,24 @@ def _votes(arrays: Mapping[str, Tensor], target: str, width: int) -> Tensor:
 
     They count by the fourth power of their similarity: the nearest have the say.
     """
-    total: Tensor | None = None
-    for r in ARCHIVE_RELATIONS:
-        if r.target == target:
-            findings = arrays[r.source][:, 2 * width :]
-            square = arrays[f"{r.name}.weight"].square()
-            known = (findings.sum(dim=-1, keepdim=True) > 0).to(findings.dtype)
-            told = gather(torch.cat([findings, known], dim=-1), arrays[f"{r.name}.idx"])
-            counted = weighted_sum(told, square.square())
-            total = counted if total is None else total + counted
-    assert total is not None
-    return total[..., :-1] / total[..., -1:].clamp(min=1e-6)
+    relations = [r for r in ARCHIVE_RELATIONS if r.target == target]
+    table, sources = _side_by_side({r.source: arrays[r.source][:, 2 * width :] for r in relations})
+    edges = Edges.joined([(sources[r.source], arrays[f"{r.name}.idx"], arrays[f"{r.name}.weight"]) for r in relations])
+    known = (table.sum(dim=-1, keepdim=True) > 0).to(table.dtype)
+    square = edges.weight.square()
+    voices = (square * square).unsqueeze(2)
+    counted = torch.matmul(voices, edges.gather(torch.cat([table, known], dim=-1))).squeeze(2)
+    return counted[..., :-1] / counted[..., -1:].clamp(min=1e-6)
+
+
+def _side_by_side(states: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Sources]]:
+    """States of all nodes [N, h], and where those of each type stand: [M, h] that graphs share, or [B, n, h]."""
+    sources, start = {}, 0
+    for t, found in states.items():
+        each = found.shape[1] if found.dim() == 3 else 0
+        sources[t] = Sources(start=start, graph=each)
+        start = start + found.shape[0] * (each or 1)
+    return torch.cat([found.flatten(end_dim=-2) for found in states.values()]), sources
 
 
 def _standard(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
