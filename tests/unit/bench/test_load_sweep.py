@@ -35,7 +35,7 @@ def server_of(capacity, *, late_from=1e9):
 @pytest.mark.parametrize("capacity", [3.0, 10.0, 137.0, 1900.0])
 def test_auto_finds_the_highest_rate_to_a_twentieth(capacity):
     measure, tried = server_of(capacity)
-    runs = list(sweep(["auto"], measure, 50))
+    runs = list(sweep(["auto"], measure, 50, first=10))
     assert capacity * 0.94 <= highest(runs, 50).rate <= capacity
     assert len(tried) < 16
     assert reasons(runs, 50) == []
@@ -43,17 +43,17 @@ def test_auto_finds_the_highest_rate_to_a_twentieth(capacity):
 
 def test_auto_gives_up_on_a_server_that_keeps_up_with_nothing():
     measure, tried = server_of(0.0)
-    assert highest(list(sweep(["auto"], measure, 50)), 50) is None
+    assert highest(list(sweep(["auto"], measure, 50, first=10)), 50) is None
     assert len(tried) < 8
 
 
 def test_multiples_are_of_the_highest_rate_so_far():
     measure, tried = server_of(100.0)
-    runs = list(sweep(["50", "100", "0.8x", "2x"], measure, 50))
+    runs = list(sweep(["50", "100", "0.8x", "2x"], measure, 50, first=10))
     assert tried == [50.0, 100.0, 80.0, 200.0]
     assert [run.asked for run in runs] == ["50", "100", "0.8x", "2x"]
     with pytest.raises(InvalidQuery, match="no rate before 2x met the objective"):
-        list(sweep(["500", "2x"], measure, 50))
+        list(sweep(["500", "2x"], measure, 50, first=10))
 
 
 @pytest.mark.parametrize("words", ["", "fast", "0", "-5", "10,nan", "2xx", "1e9"])
@@ -71,7 +71,7 @@ def test_who_is_refused_counts_as_late():
 
 def test_a_rate_that_the_load_generator_can_t_send_is_tried_twice_and_makes_the_search_void():
     measure, tried = server_of(1e9, late_from=100.0)
-    runs = list(sweep(["auto"], measure, 50))
+    runs = list(sweep(["auto"], measure, 50, first=10))
     assert tried.count(160.0) == 2
     assert 94 <= highest(runs, 50).rate < 100
     assert len(reasons(runs, 50)) == 1
@@ -79,14 +79,14 @@ def test_a_rate_that_the_load_generator_can_t_send_is_tried_twice_and_makes_the_
 
 def test_a_void_run_far_above_the_answer_changes_nothing():
     measure, _ = server_of(90.0, late_from=140.0)
-    runs = list(sweep(["auto"], measure, 50))
+    runs = list(sweep(["auto"], measure, 50, first=10))
     assert any(run.void for run in runs)
     assert reasons(runs, 50) == []
 
 
 def test_of_listed_rates_every_void_one_voids_the_report():
     measure, _ = server_of(90.0, late_from=140.0)
-    runs = list(sweep(["50", "150"], measure, 50))
+    runs = list(sweep(["50", "150"], measure, 50, first=10))
     assert [reason.partition(":")[0] for reason in reasons(runs, 50)] == ["rate-150"]
 
 

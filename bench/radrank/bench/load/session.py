@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from radrank.bench.load.arrivals import poisson
@@ -20,7 +23,7 @@ from radrank.bench.load.ledger import Watch
 from radrank.bench.load.loops import closed_loop, open_loop
 from radrank.bench.load.questions import serialised
 from radrank.bench.load.report import Report, save
-from radrank.bench.load.results import CLOSED, Plan, Run, summed
+from radrank.bench.load.results import AUTO, CLOSED, Plan, Run, summed
 from radrank.bench.load.scheduling import NORMAL, prompt
 from radrank.bench.load.sweep import sweep
 from radrank.client.client import Client
@@ -124,13 +127,26 @@ class _Session:
             plan = self._plan(asked=CLOSED, clients=options.clients)
             yield self._run(plan, progress, self._closed)
             return
-        yield from sweep(options.rates, partial(self._at_rate, progress), options.objective_ms)
+        first = self._first_rate() if AUTO in options.rates else 0.0
+        yield from sweep(options.rates, partial(self._at_rate, progress), options.objective_ms, first=first)
 
     def _at_rate(self, progress: Progress, asked: str, rate: float) -> Run:
         return self._run(self._plan(asked=asked, rate=rate), progress, self._open)
 
-    def _plan(self, **what: Any) -> Plan:
-        return Plan(seconds=self._options.seconds, warm_up=self._options.warm_up, **what)
+    def _first_rate(self) -> float:
+        """Half of what one client that waits for its answers gets: a rate that the server ought to keep up with."""
+        taken = []
+        for request in islice(cycle(self._requests), _ALONE):
+            start = time.perf_counter()
+            self._channels.ask(request)
+            taken.append(time.perf_counter() - start)
+        return 0.5 / median(taken)
+
+    def _plan(self, *, asked: str, rate: float | None = None, clients: int | None = None) -> Plan:
+        seconds = self._options.seconds
+        if asked == AUTO and rate is not None:
+            seconds = max(seconds, _LEAST_PLANNED / rate)  # of fewer, one late reply decides
+        return Plan(asked=asked, rate=rate, clients=clients, seconds=seconds, warm_up=self._options.warm_up)
 
     def _run(self, plan: Plan, progress: Progress, loop: Callable[..., Any]) -> Run:
         ledger = loop(plan, watch=progress.started(plan), warm_up=plan.warm_up)
@@ -184,6 +200,8 @@ _SETTINGS = (
     "channels",
     "seed",
 )
+_ALONE = 20
+_LEAST_PLANNED = 300
 _PROVENANCE = ("snapshot_sha256", "bundle_sha256", "reranker", "precision", "runtime", "archive_sequence")
 
 

@@ -8,7 +8,6 @@ from typing import TypeAlias
 from radrank.bench.load.results import AUTO, Run
 from radrank.core.errors import InvalidQuery
 
-FIRST_RATE = 10.0
 LEAST_RATE = 1.0
 PRECISION = 0.05
 """Of the highest rate: a rate that is this much higher was tried and did not pass."""
@@ -32,12 +31,15 @@ def words_of(rates: str) -> list[str]:
     return words
 
 
-def sweep(words: Sequence[str], measure: Measure, objective_ms: float) -> Iterator[Run]:
-    """A run for each word, several for "auto". Raises InvalidQuery where a multiple has no rate to multiply."""
+def sweep(words: Sequence[str], measure: Measure, objective_ms: float, *, first: float) -> Iterator[Run]:
+    """A run for each word, several for "auto", which begins with the rate `first`.
+
+    Raises InvalidQuery where a multiple has no rate to multiply.
+    """
     runs: list[Run] = []
     for word in words:
         if word == AUTO:
-            fresh = _search(measure, objective_ms)
+            fresh = _search(measure, objective_ms, first)
         elif word.endswith("x"):
             found = highest(runs, objective_ms)
             if found is None or found.rate is None:
@@ -69,9 +71,9 @@ def reasons(runs: Sequence[Run], objective_ms: float) -> list[str]:
     return [f"{run.name}: {run.void}" for run in runs if run.void and (run.asked != AUTO or run is limit)]
 
 
-def _search(measure: Measure, objective_ms: float) -> Iterator[Run]:
+def _search(measure: Measure, objective_ms: float, first: float) -> Iterator[Run]:
     """Doubles until a rate fails, then halves the gap. A void run is measured once more."""
-    passed, failed, rate = 0.0, 0.0, FIRST_RATE
+    passed, failed, rate = 0.0, 0.0, max(LEAST_RATE, first)
     while not failed or (failed - passed > PRECISION * failed and failed > LEAST_RATE):
         run = measure(AUTO, rate)
         yield run
