@@ -38,7 +38,7 @@ $(DEMO)/archive/snapshots/CURRENT: | $(DEMO)/bundle/bundle.json
 	$(BIN)/radrank index build --bundle $(DEMO)/bundle --archive $(DEMO)/archive --dataset demo
 
 test: $(VENV)/.dev ## pass the tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 
 test-long: $(VENV)/.dev ## all tests, the long ones too
 	$(BIN)/python -m pytest

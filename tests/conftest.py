@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers import once
+from helpers.once import made_once
 from radrank.core.graph import GraphSettings
+from radrank.engines import runtimes
 
 
 class Silent:
@@ -24,31 +27,28 @@ class Silent:
         pass
 
 
-@pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run over the demo data set: the real way at its real size, with few and short epochs."""
-    from radrank.training.heads import HeadSettings
-    from radrank.training.layers import KINDS
-    from radrank.training.listwise import RerankerSettings
-    from radrank.training.pipeline import run_heads, run_rerankers
-    from radrank.training.tower import TowerSettings
+@pytest.fixture(autouse=True, scope="session")
+def _plain_engines() -> Iterator[None]:
+    """Bundles are opened hundreds of times: on the runtime that is always there, where a test does not name another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, "PREFERENCE", tuple(each for each in runtimes.PREFERENCE if each[0] != "openvino"))
+        yield
 
-    out = tmp_path_factory.mktemp("demo") / "run"
-    heads = HeadSettings(projection=48, hidden=128, epochs=12)
-    run = run_heads(
-        out,
-        dataset="demo",
-        root=None,
-        backbone="compact",
-        weights=None,
-        settings=heads,
-        tower=TowerSettings(epochs=0),
-        reporter=Silent(),
-    )
-    rerankers = RerankerSettings(candidates=30, epochs=1, most=50, folds=2, width=16)
-    run_rerankers(run, list(KINDS), settings=rerankers, graph=GraphSettings(), reporter=Silent())
-    assert all(run.reranker(kind)[1]["best_epoch"] for kind in KINDS), "untrained ones rank as the encoder does"
-    return out
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        once.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        once.end()
+
+
+@pytest.fixture(scope="session")
+def demo_run() -> Path:
+    """A run over the demo data set: the real way at its real size, with few and short epochs."""
+    return made_once("demo", _train) / "run"
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +57,38 @@ def demo_bundle(demo_run: Path) -> Path:
     from radrank.export.bundles import write_bundle
     from radrank.training.runs import Run
 
-    return write_bundle(Run(path=demo_run), demo_run.parent / "bundle", default="sage")
+    return made_once("exported", lambda to: write_bundle(Run(path=demo_run), to / "bundle", default="sage")) / "bundle"
 
 
 @pytest.fixture(scope="session")
 def demo_home(demo_bundle: Path) -> Path:
     """An archive of the demo studies, built by the command that a user calls. Copy it to change it."""
-    home = demo_bundle.parent / "archive"
-    command = [sys.executable, "-m", "radrank.client.cli", "index", "build", "--dataset", "demo"]
-    subprocess.run([*command, "--bundle", demo_bundle, "--archive", home], check=True, capture_output=True, timeout=600)
-    return home
+
+    def build(to: Path) -> None:
+        command = [sys.executable, "-m", "radrank.client.cli", "index", "build", "--dataset", "demo"]
+        places = ["--bundle", demo_bundle, "--archive", to / "archive"]
+        subprocess.run([*command, *places], check=True, capture_output=True, timeout=600)
+
+    return made_once("indexed", build) / "archive"
+
+
+def _train(to: Path) -> None:
+    from radrank.training.heads import HeadSettings
+    from radrank.training.layers import KINDS
+    from radrank.training.listwise import RerankerSettings
+    from radrank.training.pipeline import run_heads, run_rerankers
+    from radrank.training.tower import TowerSettings
+
+    run = run_heads(
+        to / "run",
+        dataset="demo",
+        root=None,
+        backbone="compact",
+        weights=None,
+        settings=HeadSettings(projection=48, hidden=128, epochs=12),
+        tower=TowerSettings(epochs=0),
+        reporter=Silent(),
+    )
+    rerankers = RerankerSettings(candidates=30, epochs=1, most=50, folds=2, width=16)
+    run_rerankers(run, list(KINDS), settings=rerankers, graph=GraphSettings(), reporter=Silent())
+    assert all(run.reranker(kind)[1]["best_epoch"] for kind in KINDS), "untrained ones rank as the encoder does"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import subprocess
 import threading
 
 import grpc
@@ -13,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from helpers.certificates import needs_openssl, self_signed
 from helpers.doubles import DoubleBundle, ExactFactory
 from helpers.serving import STUDIES, error_of, health, search_request, serving
 from radrank.core.errors import InvalidQuery
@@ -175,19 +174,12 @@ def test_the_access_log_has_method_code_and_time_and_nothing_else(standing, capl
     assert entry["milliseconds"] > 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@needs_openssl
 def test_tls_is_served_with_the_files_given(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    files = {"certificate": certificate, "key": key}
+    files = self_signed(tmp_path)
     with serving(tmp_path / "home", STUDIES[:3], tls=files) as running:
         port = running.address.rpartition(":")[2]
-        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        credentials = grpc.ssl_channel_credentials(files["certificate"].read_bytes())
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             assert health(channel) == SERVING
             assert retrieval_pb2_grpc.RetrievalStub(channel).Search(search_request(), timeout=10).hits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 
+from helpers.once import made_once
 from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split
@@ -206,19 +206,18 @@ def tiny_run(path: Path, kinds: Sequence[str] = ()) -> Run:
 @cache
 def tiny_bundle() -> Path:
     """A bundle of `tiny_run` with all kinds, exported once a test session; copy it before changing it."""
+    return made_once("tiny", _export) / "bundle"
+
+
+def _export(to: Path) -> None:
     from radrank.export import bundles
     from radrank.training import runs
 
-    home = tempfile.TemporaryDirectory(prefix="radrank-tiny-bundle-")
-    _kept.append(home)
-    run = tiny_run(Path(home.name) / "run", KINDS)
+    run = tiny_run(to / "run", KINDS)
     gc.disable()  # torch's exporter makes a million small objects: collecting garbage is a sixth of its time
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runs, "load_backbone", lambda name, weights: tiny_backbone())
-            return bundles.write_bundle(run, Path(home.name) / "bundle", name="tiny")
+            bundles.write_bundle(run, to / "bundle", name="tiny")
     finally:
         gc.enable()
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the session ends

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 120
+PLAIN = {"RADRANK_ENGINES__RUNTIME": "onnxruntime-cpu"}
+"""The runtime that opens soonest; "auto" may find a better one."""
 
 
 @dataclass
@@ -30,15 +32,15 @@ class Process:
 
 
 @contextmanager
-def started(bundle: Path, home: Path) -> Iterator[Process]:
-    """Serves until the context ends; ready when it is entered."""
+def started(bundle: Path, home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """Serves until the context ends; ready when it is entered. settings: as environment variables."""
     command = [sys.executable, "-m", "radrank.client.cli", "serve", "--listen", "127.0.0.1:0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RADRANK_")}
     popen = subprocess.Popen(
         [*command, "--bundle", str(bundle), "--archive", str(home)],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment | PLAIN | {"PYTHONPATH": os.pathsep.join(sys.path)} | (settings or {}),
     )
     assert popen.stdout is not None
     watchdog = threading.Timer(START_SECONDS, popen.kill)

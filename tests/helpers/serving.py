@@ -65,7 +65,7 @@ def serving(
 ) -> Iterator[Running]:
     """Serves an archive home on a free port; `studies` are upserted first, settings are given by name."""
     bundle = bundle or DoubleBundle()
-    tree = load(listen="127.0.0.1:0", **settings)
+    tree = load(**{"listen": "127.0.0.1:0", **settings})
     with Home(home) as opened:
         library = Library(opened, bundle, ExactFactory(), tree.compaction)
         library.upsert(list(encode_studies(studies, bundle.encoder)))

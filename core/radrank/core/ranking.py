@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.errors import DeadlineTooShort, InvalidQuery, NotFound, Unavailable
+from radrank.core.errors import DeadlineTooShort, InvalidQuery, NotFound, Overloaded, Unavailable
 from radrank.core.filters import Filters
 from radrank.core.graph import Candidates, GraphBuilder, bucket
 from radrank.core.ports import Encoder, EngineManifest, Reranker
@@ -63,8 +63,8 @@ class SearchQuery:
 
     target: None ranks the other modality than the query's
     candidates: first-stage candidates, 0 for the default; reranker: a name, "off", or None for the default
-    deadline: a search that can't meet it is not computed; may_degrade: what can't be re-ranked in time comes in the
-    encoder's own order
+    deadline: a search that can't meet it is not computed; may_degrade: what can't be re-ranked in time, or whose engine
+    does not answer, comes in the encoder's own order
     decode_us: what decoding the request took, to be told in the reply
     """
 
@@ -111,7 +111,7 @@ class StageTimes:
 class Ranking:
     """The answer to one search, with what it was made from (None where a stage did not run).
 
-    degraded: in the encoder's own order, since the deadline left too little time to re-rank
+    degraded: in the encoder's own order, since there was too little time to re-rank, or no engine
     """
 
     hits: tuple[Hit, ...]
@@ -303,8 +303,8 @@ class Ranker:
         graph_us = watch.lap()
         try:
             scores = reranker.score(batch)[0, : len(found)]
-        except Unavailable:  # an engine on another host
-            if query.may_degrade:
+        except (Unavailable, Overloaded, DeadlineTooShort):  # an engine on another host
+            if query.may_degrade and query.deadline.leaves(0.0):
                 return None
             raise
         self._recent.add(stage, time.perf_counter() - start)

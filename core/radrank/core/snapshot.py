@@ -92,6 +92,16 @@ def current(home: Path) -> Path:
     return home / pointer.read_text(encoding="utf-8").strip()
 
 
+def located(path: Path) -> Path:
+    """The snapshot directory that is meant: this one, or the one in use here or in its `snapshots`. Raises NotFound."""
+    if (path / "manifest.json").is_file():
+        return path
+    homes = [home for home in (path, path / "snapshots") if (home / _CURRENT).is_file()]
+    if not homes:
+        raise NotFound(f"snapshot in {path}", "build one: radrank index build --help")
+    return current(homes[0])
+
+
 def open_snapshot(path: Path, *, factory: IndexFactory, encoder: str | None = None) -> Snapshot:
     """Opens a snapshot after checking every hash. `encoder`: the identity its vectors must come from."""
     source = path / "manifest.json"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _YEAR = 365 * 24 * 3600.0
 _KEPT, _ENOUGH = 128, 16  # calls that are remembered, and how many make a quantile worth believing
@@ -58,5 +60,20 @@ class Deadline:
         left = self.left
         return left is None or left > seconds
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Meanwhile it is what this thread works against: `current()` for whatever is called, however deep."""
+        token = _running.set(self)
+        try:
+            yield
+        finally:
+            _running.reset(token)
+
+    @staticmethod
+    def current() -> Deadline:
+        """That of the work that this thread does; NO_DEADLINE where nobody said."""
+        return _running.get()
+
 
 NO_DEADLINE = Deadline(None)
+_running: ContextVar[Deadline] = ContextVar("deadline", default=NO_DEADLINE)

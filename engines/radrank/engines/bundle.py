@@ -40,6 +40,14 @@ class EngineReranker:
         self._engine.close()
 
 
+def rerankers_of(manifest: BundleManifest, engines: Mapping[str, Engine]) -> Mapping[str, EngineReranker]:
+    """A bundle's re-rankers by name, each on its engine and with the graph that it was trained on."""
+    return {
+        name: EngineReranker(engines[RERANKER + name], replace(manifest.graph, shuffled=entry.shuffled))
+        for name, entry in manifest.rerankers.items()
+    }
+
+
 class Bundle:
     """An open bundle. `sha256` is that of its manifest, which holds all others."""
 
@@ -51,10 +59,7 @@ class Bundle:
         self._selection = Selection(self.models, settings)
         self.engines: Mapping[str, Engine] = self._selection.slots
         self.encoder = BundleEncoder(path, manifest, self.engines)
-        self.rerankers: Mapping[str, Reranker] = {
-            name: EngineReranker(self.engines[RERANKER + name], replace(manifest.graph, shuffled=entry.shuffled))
-            for name, entry in manifest.rerankers.items()
-        }
+        self.rerankers: Mapping[str, Reranker] = rerankers_of(manifest, self.engines)
         self.default_reranker = manifest.default_reranker
         self.encoder_id = manifest.encoder_id
         self.graph = manifest.graph

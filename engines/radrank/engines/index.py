@@ -19,13 +19,17 @@ from radrank.core.vectors import Matrix, Rows, exact_neighbours
 Direction = tuple[Modality, Modality]
 """What the queries are vectors of, and what is searched."""
 
+ASKED = 100
+"""Rows of a search that an ef is chosen for: the candidates of a query."""
+
 _BLOCK = 1_024  # queries searched, or rows added, at a time
+_LEAST_IN_VIEW = 64
 _NO_EF = 1  # of hnswlib's own: one number an index, which must not be set beside running searches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HnswSettings:
-    """m: links a node; ef_construction and ef: how many nodes a build and an untuned search keep in view."""
+    """m: links a node; ef_construction, ef: how many nodes a build, and an untuned search for 100 rows, keep in view."""
 
     m: int = 32
     ef_construction: int = 200
@@ -80,7 +84,8 @@ class ExactFactory:
 class HnswIndex:
     """hnswlib over inner products of unit vectors. Searches release the GIL and are deterministic.
 
-    ef: how many nodes a search keeps in view; efs: the same for queries of one modality, where it differs
+    ef: how many nodes a search for `asked` rows keeps in view; efs: the same for queries of one modality, where it
+    differs. Fewer rows are found as surely without looking as far
     threads: of one search; requests are what runs in parallel, so that a server leaves it at one
     """
 
@@ -91,12 +96,14 @@ class HnswIndex:
         *,
         ef: int,
         efs: Mapping[Modality, int] | None = None,
+        asked: int = ASKED,
         threads: int = 1,
     ) -> None:
         self._index = index
         self._vectors = vectors
         self._ef = ef
         self._efs = dict(efs or {})
+        self._asked = asked
         self._threads = threads
         self._closing = threading.Lock()
 
@@ -104,17 +111,17 @@ class HnswIndex:
         return len(self._vectors)
 
     def ef_of(self, source: Modality | None) -> int:
-        """How many nodes a search with a query of this modality keeps in view."""
+        """How many nodes a search for candidates, with a query of this modality, keeps in view."""
         return self._ef if source is None else self._efs.get(source, self._ef)
 
     def looking_at(self, ef: int) -> HnswIndex:
-        """The same graph, not a copy, whose searches keep this many nodes in view."""
-        return HnswIndex(self._index, self._vectors, ef=ef)
+        """The same graph, not a copy, whose searches keep this many nodes in view, however few rows they ask for."""
+        return HnswIndex(self._index, self._vectors, ef=ef, asked=1)
 
     def search(self, queries: Matrix, k: int, *, source: Modality | None = None) -> tuple[Rows, NDArray[np.float32]]:
         """As the port says. Cosines are computed anew from the vectors, so every index gives the same ones."""
         k = min(k, len(self._vectors))
-        seen = min(max(k, self.ef_of(source)), len(self._vectors))
+        seen = min(max(k, self._in_view(self.ef_of(source), k)), len(self._vectors))
         rows = np.empty((len(queries), k), dtype=np.int64)
         cosines = np.empty((len(queries), k), dtype=np.float32)
         for start in range(0, len(queries) if k else 0, _BLOCK):
@@ -128,6 +135,9 @@ class HnswIndex:
 
     def save(self, path: Path) -> None:
         self._index.save_index(str(path))
+
+    def _in_view(self, ef: int, k: int) -> int:
+        return ef if k >= self._asked else min(ef, max(_LEAST_IN_VIEW, ef * k // self._asked))
 
     def _block(self, queries: Matrix, k: int, seen: int) -> tuple[Rows, NDArray[np.float32]]:
         try:
@@ -147,15 +157,21 @@ class HnswIndex:
 class HnswFactory:
     """Builds with one thread: several would link in an order of chance, and replicas would disagree.
 
-    efs: how many nodes searches of a direction keep in view, where it is not the settings' ef
+    efs: nodes that searches of a direction keep in view, where not the settings' ef; asked: for so many rows
     threads: of a build, and of a search for many queries; more than one for measurements alone
     """
 
     def __init__(
-        self, settings: HnswSettings | None = None, *, efs: Mapping[Direction, int] | None = None, threads: int = 1
+        self,
+        settings: HnswSettings | None = None,
+        *,
+        efs: Mapping[Direction, int] | None = None,
+        asked: int = ASKED,
+        threads: int = 1,
     ) -> None:
         self.settings = settings or HnswSettings()
         self._efs = dict(efs or {})
+        self._asked = asked
         self._threads = threads
 
     @property
@@ -190,7 +206,7 @@ class HnswFactory:
     def _opened(self, index: Any, vectors: Matrix, target: Modality | None) -> HnswIndex:
         index.set_ef(_NO_EF)
         efs = {source: ef for (source, searched), ef in self._efs.items() if searched is target}
-        return HnswIndex(index, vectors, ef=self.settings.ef, efs=efs, threads=self._threads)
+        return HnswIndex(index, vectors, ef=self.settings.ef, efs=efs, asked=self._asked, threads=self._threads)
 
 
 def index_factory(name: str = "hnsw") -> IndexFactory:

@@ -84,8 +84,12 @@ class BundleManifest:
     @property
     def named_files(self) -> list[str]:
         """Files that opening the bundle reads."""
-        towers = [self.image.file, self.text.file, self.text.tokenizer]
-        return [*towers, self.classifier, *(entry.file for entry in self.rerankers.values()), self.golden]
+        return [*self.model_files, self.text.tokenizer, self.classifier, self.golden]
+
+    @property
+    def model_files(self) -> list[str]:
+        """Those that a runtime opens; the others are read here."""
+        return [self.image.file, self.text.file, *(entry.file for entry in self.rerankers.values())]
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA_VERSION, **asdict(self)}
@@ -111,10 +115,10 @@ class BundleManifest:
         )
 
 
-def read_manifest(bundle: Path) -> tuple[BundleManifest, str]:
+def read_manifest(bundle: Path, *, models: bool = True) -> tuple[BundleManifest, str]:
     """The manifest of a bundle directory and its own sha256, after checking the hash of every file.
 
-    Raises NotFound, Corrupt or Mismatch.
+    models: False where the model files lie elsewhere. Raises NotFound, Corrupt or Mismatch.
     """
     path = bundle / MANIFEST
     if not path.is_file():
@@ -134,5 +138,6 @@ def read_manifest(bundle: Path) -> tuple[BundleManifest, str]:
     for name in manifest.named_files:
         if name not in manifest.files:
             raise Corrupt(str(path), "the hash of every file it names", "a file without one")
-    check_files(bundle, manifest.files)
+    elsewhere = () if models else manifest.model_files
+    check_files(bundle, {name: file for name, file in manifest.files.items() if name not in elsewhere})
     return manifest, sha256_of(path)

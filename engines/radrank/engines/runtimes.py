@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from radrank.core.errors import InvalidQuery
+from radrank.core.errors import InvalidQuery, Unavailable
 from radrank.engines.batching import Batching
-from radrank.engines.conversions import converted
+from radrank.engines.conversions import FP32, converted
 from radrank.engines.engine import Engine, Model
 from radrank.engines.models import RERANKER
 from radrank.engines.plans import plans_of
 
-AUTO = "auto"
+AUTO, TRITON = "auto", "triton"
 GPU_PRECISION = "fp16"
+OPENVINO_PRECISION = "bf16"
 _LANES = 2  # one batch forms and is copied while the other runs
 
 
@@ -24,11 +25,12 @@ class EngineSettings:
     """How a bundle's models are run.
 
     runtime: a name of RUNTIMES, or "auto" for the best that is installed and passes the gate
-    precision: None for what suits the runtime: fp32 on a CPU, fp16 on a GPU
+    precision: None for what suits the runtime: fp16 on a GPU, bf16 on OpenVINO where the processor has it, else fp32
     plans: directory of TensorRT plans and converted models; None for BUNDLE.plans, beside the bundle
     threads: of one encoder call on a CPU; None for all cores
     batch: requests that a GPU runs as one. Every run is of this size, so that no answer depends on what else is in it
     batch_delay: seconds that an idle GPU waits for a batch to fill
+    triton: host:port of a Triton's gRPC; triton_ca: PEM file of who signed its certificate, None for a plain channel
     """
 
     runtime: str = AUTO
@@ -37,6 +39,8 @@ class EngineSettings:
     threads: int | None = None
     batch: int = 8
     batch_delay: float = 0.0
+    triton: str | None = None
+    triton_ca: Path | None = None
 
     def plans_for(self, model: Model) -> Path:
         return self.plans or plans_of(model.path.parent)
@@ -80,18 +84,48 @@ def _tensorrt(flavour: str) -> Opener:
     return opened
 
 
+def _openvino(model: Model, settings: EngineSettings) -> Engine:
+    from radrank.engines.openvino import OpenVinoEngine
+
+    if model.name.startswith(RERANKER):
+        if settings.runtime == AUTO:
+            raise Unavailable("a re-ranker's graph is small: ONNX Runtime answers sooner")
+        return _onnxruntime_cpu(model, settings)
+    precision = settings.precision or OPENVINO_PRECISION
+    return OpenVinoEngine(model, precision=precision, threads=settings.threads or len(os.sched_getaffinity(0)))
+
+
+def _triton(model: Model, settings: EngineSettings) -> Engine:
+    from radrank.engines.triton import TritonEngine
+
+    if settings.triton is None:
+        raise InvalidQuery("engines.triton", "must name a Triton's gRPC as host:port, such as 127.0.0.1:8001")
+    # Triton makes batches of what comes together itself.
+    return TritonEngine(model, address=settings.triton, ca=settings.triton_ca, precision=settings.precision)
+
+
 RUNTIMES: Mapping[str, Opener] = {
     "tensorrt": _tensorrt("tensorrt"),
     "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
     "onnxruntime-cuda": _onnxruntime_gpu("onnxruntime-cuda"),
     "onnxruntime-tensorrt": _onnxruntime_gpu("onnxruntime-tensorrt"),
     "onnxruntime-tensorrt-rtx": _onnxruntime_gpu("onnxruntime-tensorrt-rtx"),
+    "openvino": _openvino,
     "onnxruntime-cpu": _onnxruntime_cpu,
+    TRITON: _triton,
 }
 
-PREFERENCE = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
-"""What "auto" tries, best first; the last must be there. ONNX Runtime's TensorRT providers build engines when they are
-opened, for minutes: they serve only where they are asked for.
+PREFERENCE = (
+    ("tensorrt", GPU_PRECISION),
+    ("tensorrt-rtx", GPU_PRECISION),
+    ("onnxruntime-cuda", GPU_PRECISION),
+    ("openvino", OPENVINO_PRECISION),
+    ("openvino", FP32),
+    ("onnxruntime-cpu", FP32),
+)
+"""What "auto" tries, best first, and in which precision where none is asked for; the last must be there. ONNX Runtime's
+TensorRT providers build engines when they are opened, for minutes, and a Triton is another machine: they serve only
+where they are asked for.
 """
 
 
@@ -104,6 +138,7 @@ def choices(settings: EngineSettings) -> tuple[tuple[str, EngineSettings], ...]:
         if settings.runtime not in RUNTIMES:
             raise InvalidQuery("engines.runtime", f"must be one of: {', '.join((AUTO, *RUNTIMES))}")
         return ((settings.runtime, settings),)
-    plain = (PREFERENCE[-1], replace(settings, precision=None))
-    better = [(name, settings) for name in PREFERENCE]
+    *better, plain = [(name, replace(settings, precision=precision)) for name, precision in PREFERENCE]
+    if settings.precision is not None:
+        better = list(dict.fromkeys((name, settings) for name, _ in PREFERENCE))  # once each
     return (*(choice for choice in better if choice != plain), plain)

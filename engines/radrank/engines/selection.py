@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from radrank.core.errors import RadrankError
 from radrank.engines.engine import Engine, Model
-from radrank.engines.parity import Golden, check
+from radrank.engines.parity import Agreement, Golden, check
 from radrank.engines.runtimes import RUNTIMES, EngineSettings, choices
 from radrank.engines.slot import Slot
 
@@ -21,26 +21,35 @@ class Selection:
         self._choices = choices(settings)
         self._models = models
         self._held = dict.fromkeys(models, len(self._choices) - 1)  # places among the choices
-        self.slots = {name: Slot(self._open(self._held[name], model)) for name, model in models.items()}
+        self.slots: dict[str, Slot] = {}
+        try:
+            for name, model in models.items():
+                self.slots[name] = Slot(self._open(self._held[name], model))
+        except BaseException:
+            for slot in self.slots.values():
+                slot.close()
+            raise
 
     def choose(self, golden: Mapping[str, Golden]) -> None:
-        """Lets what is held, and what is better, answer the golden queries.
+        """Lets what is better than what is held answer the golden queries, and where nothing is, what is held.
 
         A better engine that passes takes the place of the one before; one that doesn't is refused, and that one stays.
         Raises Mismatch where what is held does not pass.
         """
         for name, slot in self.slots.items():
-            slot.warm_up(golden[name].feeds_for(slot))
-            agreed = check(name, golden[name], slot)
             for place in range(self._held[name]):
                 found = self._tried(place, self._models[name], golden[name])
                 if found is not None:
-                    slot.exchange(found)
+                    engine, agreed = found
+                    slot.exchange(engine)
                     self._held[name] = place
                     break
+            else:
+                slot.warm_up(golden[name].feeds_for(slot))
+                agreed = check(name, golden[name], slot)
             _log.info("%s runs on %s, %s: %s", name, slot.manifest.runtime, slot.manifest.precision, agreed)
 
-    def _tried(self, place: int, model: Model, golden: Golden) -> Engine | None:
+    def _tried(self, place: int, model: Model, golden: Golden) -> tuple[Engine, Agreement] | None:
         runtime = self._choices[place][0]
         try:
             engine = self._open(place, model)
@@ -49,12 +58,11 @@ class Selection:
             return None
         try:
             engine.warm_up(golden.feeds_for(engine))
-            check(model.name, golden, engine)
+            return engine, check(model.name, golden, engine)
         except Exception as error:  # noqa: BLE001 - whatever it does wrong, it must not serve
             _log.warning("%s is refused on %s: %s", model.name, runtime, error)
             engine.close()
             return None
-        return engine
 
     def _open(self, place: int, model: Model) -> Engine:
         runtime, settings = self._choices[place]

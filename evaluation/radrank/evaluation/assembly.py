@@ -11,8 +11,8 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from radrank.core.errors import Corrupt, InvalidQuery, NotFound
-from radrank.core.snapshot import Snapshot, current, open_snapshot
+from radrank.core.errors import Corrupt, InvalidQuery
+from radrank.core.snapshot import Snapshot, located, open_snapshot
 from radrank.core.studies import Split
 from radrank.datasets import open_dataset
 from radrank.datasets.progress import Task
@@ -180,12 +180,7 @@ def opened_snapshot(path: Path, encoder: str) -> Snapshot:
 
     Raises NotFound, Corrupt, or Mismatch where its vectors are of another encoder.
     """
-    homes = (home for home in (path, path / "snapshots") if (home / "CURRENT").is_file())
-    home = next(homes, None)
-    if not (path / "manifest.json").is_file():
-        if home is None:
-            raise NotFound(f"snapshot in {path}", "build one: radrank index build --help")
-        path = current(home)
+    path = located(path)
     try:
         name = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["index"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -37,6 +37,7 @@ def check(config_file: Config = None, bundle: BundlePath = None, archive: Archiv
     settings = load(config_file, bundle=bundle, archive=archive)
     settings.token()
     settings.certificates()
+    settings.engines.check()
     if not (settings.bundle / "bundle.json").is_file():
         raise NotFound(f"bundle {settings.bundle}", "make one with `radrank export`, or try `radrank demo`")
     typer.echo("ok")

@@ -40,13 +40,14 @@ class Admission:
 
     @contextmanager
     def turn(self, deadline: Deadline) -> Iterator[None]:
-        """One piece of work of a caller that has its place already, such as a stream."""
+        """One piece of work of a caller that has its place already, such as a stream; its deadline runs meanwhile."""
         left = deadline.left
         if not self._turns.acquire(timeout=None if left is None else max(0.0, left)):
             raise DeadlineTooShort(self._recent.quantile(_CALL, 0.5))
         start = time.perf_counter()
         try:
-            yield
+            with deadline.running():
+                yield
         finally:
             self._turns.release()
             self._recent.add(_CALL, time.perf_counter() - start)

@@ -55,12 +55,17 @@ def matching_factory(snapshots: Path, name: str | None) -> IndexFactory:
     """The index of this name; None: the one that the current snapshot was built with, else HNSW."""
     if name is None:
         try:
-            manifest = json.loads((current(snapshots) / "manifest.json").read_text(encoding="utf-8"))
+            return factory_of(current(snapshots))
         except (NotFound, FileNotFoundError):
             return index_factory()
-        made = [factory for factory in map(index_factory, INDEXES) if factory.name == manifest["index"]]
-        return made[0] if made else index_factory()
     return index_factory(name)
+
+
+def factory_of(snapshot: Path) -> IndexFactory:
+    """The index that this snapshot was built with; HNSW where it was built with one that is unknown."""
+    manifest = json.loads((snapshot / "manifest.json").read_text(encoding="utf-8"))
+    made = [factory for factory in map(index_factory, INDEXES) if factory.name == manifest["index"]]
+    return made[0] if made else index_factory()
 
 
 def _named(studies: Iterable[Study], on_bad: OnBad) -> Iterator[Study]:

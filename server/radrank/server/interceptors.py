@@ -33,11 +33,18 @@ class Around(grpc.ServerInterceptor):  # type: ignore[type-arg] # generic in the
         """only: tells by a method's full name whether it is guarded."""
         self._guard = guard
         self._only = only
+        self._guarded: dict[str, tuple[Any, Any]] = {}  # by method: gRPC asks at every call
 
     def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler, method = continuation(handler_call_details), handler_call_details.method
         if handler is None or method.startswith(HEALTH) or not self._only(method):
             return handler
+        kept = self._guarded.get(method)
+        if kept is None or kept[0] is not handler:
+            kept = self._guarded[method] = (handler, self._around(handler, method))
+        return kept[1]
+
+    def _around(self, handler: Any, method: str) -> Any:
         guard = self._guard
 
         def single(behaviour: Any) -> Any:

@@ -108,7 +108,8 @@ class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
     def Upsert(  # noqa: N802
         self, requests: Iterator[archive_pb2.UpsertRequest], context: grpc.ServicerContext
     ) -> archive_pb2.UpsertResponse:
-        with self._gate.stream(context) as stream, stream.busy():
+        deadline = Deadline(context.time_remaining())
+        with self._gate.stream(context) as stream, stream.busy(), deadline.running():
             library = self._gate.library
             records = list(encode_studies(_studies(requests), library.engines.encoder))
             if not context.is_active():

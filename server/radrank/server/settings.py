@@ -19,11 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from radrank.core.errors import InvalidQuery, NotFound
-from radrank.engines.runtimes import AUTO, EngineSettings
+from radrank.engines.runtimes import AUTO, TRITON, EngineSettings
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 CONFIG_VARIABLE = "RADRANK_CONFIG"
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+_ENGINES = EngineSettings()
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, colon, port = address.rpartition(":")
+    return bool(host and colon and port.isdecimal() and int(port) < 2**16)
 
 
 def _cores() -> int:
@@ -53,15 +59,42 @@ class Engines(_Group):
     runtime: "auto" for the best that is installed and passes the parity gate, or a runtime's name
     precision: None for what suits the runtime; plans: directory of TensorRT plans, None for BUNDLE.plans
     threads: of one encoder call on a CPU, None for all cores
+    batch: requests that a GPU runs as one; batch_delay: seconds that an idle GPU waits for more of them
+    triton: host:port of the Triton that runs them all, with runtime "triton"; triton_ca: PEM file of who signed its
+    certificate, None for a channel that is not encrypted
     """
 
     runtime: str = AUTO
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
     plans: Path | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    batch: Annotated[int, Field(ge=1, le=256)] = _ENGINES.batch
+    batch_delay: Annotated[float, Field(ge=0.0, le=1.0)] = _ENGINES.batch_delay
+    triton: str | None = None
+    triton_ca: Path | None = None
+
+    @field_validator("triton")
+    @classmethod
+    def _address(cls, triton: str | None) -> str | None:
+        if triton is not None and not _is_host_and_port(triton):
+            raise ValueError("must be the host:port of its gRPC, such as 127.0.0.1:8001")
+        return triton
+
+    @model_validator(mode="after")
+    def _together(self) -> Engines:
+        if (self.runtime == TRITON) != (self.triton is not None):
+            raise ValueError('needs both runtime = "triton" and triton = "host:port", or neither')
+        if self.triton_ca is not None and self.triton is None:
+            raise ValueError('needs triton = "host:port" for triton_ca')
+        return self
 
     def settings(self) -> EngineSettings:
-        return EngineSettings(runtime=self.runtime, precision=self.precision, plans=self.plans, threads=self.threads)
+        return EngineSettings(**dict(self))
+
+    def check(self) -> None:
+        """Raises InvalidQuery where a file can't be read."""
+        if self.triton_ca is not None:
+            _read("engines.triton_ca", self.triton_ca)
 
 
 class Compaction(_Group):
@@ -117,8 +150,7 @@ class Settings(BaseSettings):
     def _address(cls, listen: str) -> str:
         if listen.startswith("unix:") and len(listen) > len("unix:"):
             return listen
-        host, colon, port = listen.rpartition(":")
-        if not (host and colon and port.isdecimal() and int(port) < 2**16):
+        if not _is_host_and_port(listen):
             raise ValueError("must be host:port, such as 127.0.0.1:50051, or unix:PATH")
         return listen
 

@@ -115,10 +115,11 @@ def tuned(factory: IndexFactory, root: Path) -> IndexFactory:
         found = kept[factory.name]["directions"]
         names: Mapping[str, Direction] = {_name(direction): direction for direction in DIRECTIONS}
         efs = {names[name]: int(one["ef"]) for name, one in found.items()}
+        asked = int(kept[factory.name]["k"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _corrupt(path, type(error).__name__) from error
     _log.info("index: %s", ", ".join(f"{_name(direction)} ef {ef}" for direction, ef in efs.items()))
-    return HnswFactory(factory.settings, efs=efs)
+    return HnswFactory(factory.settings, efs=efs, asked=asked)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from helpers.doubles import DIMENSIONS, SETTINGS, DoubleBundle, picture, ranker_of, record, snapshot_of, study
+from helpers.doubles import (
+    DIMENSIONS,
+    SETTINGS,
+    DoubleBundle,
+    NeighbourReranker,
+    picture,
+    ranker_of,
+    record,
+    snapshot_of,
+    study,
+)
 from radrank.core.archive import Archive
-from radrank.core.errors import InvalidQuery, NotFound
+from radrank.core.errors import DeadlineTooShort, InvalidQuery, NotFound, Overloaded, Unavailable
 from radrank.core.filters import Filters
 from radrank.core.ranking import OFF, ImageQuery, SearchQuery, StudyQuery, TextQuery, VectorQuery
 from radrank.core.studies import Modality, View
+from radrank.core.timing import Deadline
 from radrank.core.view import View as ArchiveView
 from radrank.datasets import pixels
 
@@ -184,3 +198,31 @@ def test_threads_get_the_answers_of_one_thread(view):
 
 def test_pictures_differ():
     assert picture(1) != picture(2)
+
+
+class Remote(NeighbourReranker):
+    """Its host answers with this error, after these seconds."""
+
+    def __init__(self, error: Exception, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.error, self.seconds = error, seconds
+
+    def score(self, batch):
+        time.sleep(self.seconds)
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), Overloaded(0.1), DeadlineTooShort(0.0)])
+def test_where_the_rerankers_host_fails_the_encoders_order_comes_if_the_query_allows_it(view, error):
+    ranker = ranker_of(view, DoubleBundle(rerankers={"sage": Remote(error)}))
+    asked = SearchQuery(content=image_query(3), deadline=Deadline(5.0))
+    degraded, plain = (ranker.search(replace(asked, **how)) for how in ({"may_degrade": True}, {"reranker": OFF}))
+    assert (degraded.degraded, degraded.hits) == (True, plain.hits)
+    with pytest.raises(type(error)):
+        ranker.search(asked)
+
+
+def test_with_no_time_left_nothing_is_degraded(view):
+    ranker = ranker_of(view, DoubleBundle(rerankers={"sage": Remote(DeadlineTooShort(0.0), seconds=0.2)}))
+    with pytest.raises(DeadlineTooShort):
+        ranker.search(SearchQuery(content=image_query(3), deadline=Deadline(0.1), may_degrade=True))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from radrank.core import timing
@@ -29,6 +31,19 @@ def test_without_a_deadline_there_is_always_time():
     assert NO_DEADLINE.left is None
     assert NO_DEADLINE.leaves(1e9)
     assert Deadline(9.2e18).left is None
+
+
+def test_the_running_deadline_is_that_of_this_thread_alone():
+    outer, inner = Deadline(2.0), Deadline(1.0)
+    assert Deadline.current() is NO_DEADLINE
+    with outer.running(), ThreadPoolExecutor(1) as pool:
+        with inner.running():
+            assert Deadline.current() is inner
+        assert Deadline.current() is outer
+        assert pool.submit(Deadline.current).result() is NO_DEADLINE
+    with pytest.raises(ZeroDivisionError), outer.running():
+        _ = 1 / 0
+    assert Deadline.current() is NO_DEADLINE
 
 
 def test_quantiles_are_of_the_last_calls_of_one_kind():

@@ -140,12 +140,23 @@ def test_each_direction_looks_as_far_as_it_is_told_to(tmp_path):
     short = HnswSettings(m=4, ef_construction=20, ef=20)
     HnswFactory(short).save(HnswFactory(short).build(VECTORS), tmp_path / "index.bin")
     efs = {(Modality.IMAGE, Modality.REPORT): 400, (Modality.REPORT, Modality.IMAGE): 20}
-    reports = HnswFactory(short, efs=efs).load(tmp_path / "index.bin", VECTORS, target=Modality.REPORT)
+    reports = HnswFactory(short, efs=efs, asked=20).load(tmp_path / "index.bin", VECTORS, target=Modality.REPORT)
     assert share_found(reports, Modality.IMAGE) > 0.95
     # What no direction is named for looks as far as the settings say.
     assert share_found(reports, Modality.REPORT) == share_found(reports, None) < 0.9
-    images = HnswFactory(short, efs=efs).load(tmp_path / "index.bin", VECTORS, target=Modality.IMAGE)
+    images = HnswFactory(short, efs=efs, asked=20).load(tmp_path / "index.bin", VECTORS, target=Modality.IMAGE)
     assert share_found(images, Modality.IMAGE) == share_found(images, Modality.REPORT) < 0.9
+
+
+def test_few_rows_are_asked_of_a_shorter_look(monkeypatch):
+    index = HnswFactory(HnswSettings(ef=500)).build(VECTORS)
+    seen = []
+    monkeypatch.setattr(
+        index, "_block", lambda queries, k, in_view: seen.append(in_view) or exact_neighbours(queries, VECTORS, k)
+    )
+    for k in (200, 100, 50, 16, 1):
+        index.search(QUERIES, k)
+    assert seen == [500, 500, 250, 80, 64]
 
 
 def test_looking_further_gives_the_best_of_what_it_saw():

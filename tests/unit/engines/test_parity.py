@@ -55,7 +55,7 @@ def plant(monkeypatch):
             opened[model.name] = Planted(model, spoil)
             return opened[model.name]
 
-        monkeypatch.setattr(runtimes, "PREFERENCE", ("planted", "onnxruntime-cpu"))
+        monkeypatch.setattr(runtimes, "PREFERENCE", (("planted", "fp32"), ("onnxruntime-cpu", "fp32")))
         monkeypatch.setattr(selection, "RUNTIMES", {**runtimes.RUNTIMES, "planted": opener})
         return opened
 

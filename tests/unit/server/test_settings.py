@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from radrank.core.errors import InvalidQuery, NotFound
+from radrank.engines.runtimes import EngineSettings
 from radrank.server.settings import lines, load
 
 
@@ -59,6 +60,12 @@ def test_what_is_shown_can_be_loaded_again(tmp_path):
         ({"limits": {"wokers": 1}}, "limits.wokers there is no such setting"),
         ({"index": "ivf"}, "index should be 'hnsw' or 'exact'"),
         ({"tls": {"key": "k"}}, "tls needs both certificate and key"),
+        ({"engines": {"batch": 0}}, "engines.batch should be greater than or equal to 1"),
+        ({"engines": {"batch_delay": -1}}, "engines.batch_delay should be greater than or equal to 0"),
+        ({"engines": {"runtime": "triton"}}, 'engines needs both runtime = "triton" and triton = "host:port"'),
+        ({"engines": {"triton": "host:8001"}}, 'engines needs both runtime = "triton" and triton = "host:port"'),
+        ({"engines": {"runtime": "triton", "triton": "host"}}, "engines.triton must be the host:port of its gRPC"),
+        ({"engines": {"triton_ca": "ca.pem"}}, 'engines needs triton = "host:port" for triton_ca'),
     ],
 )
 def test_what_is_wrong_is_said_plainly(given, told):
@@ -73,6 +80,21 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
     (tmp_path / "bad.toml").write_text("listen = ")
     with pytest.raises(InvalidQuery, match=r"bad\.toml: is not TOML"):
         load(tmp_path / "bad.toml")
+
+
+def test_what_is_said_of_engines_reaches_them(tmp_path):
+    said = {
+        "runtime": "triton",
+        "precision": "fp16",
+        "plans": tmp_path,
+        "threads": 3,
+        "batch": 4,
+        "batch_delay": 0.002,
+        "triton": "triton.example:8001",
+        "triton_ca": tmp_path / "ca.pem",
+    }
+    assert load(engines=said).engines.settings() == EngineSettings(**said)
+    assert load().engines.settings() == EngineSettings()
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", "one\ntwo", "ümlaut"])
@@ -96,6 +118,9 @@ def test_files_that_can_not_be_read_are_named(tmp_path):
         load(token_file=tmp_path / "none").token()
     with pytest.raises(InvalidQuery, match=r"^tls\.key: "):
         load(tls={"key": tmp_path / "none", "certificate": tmp_path / "none"}).certificates()
+    engines = {"runtime": "triton", "triton": "host:8001", "triton_ca": tmp_path / "none"}
+    with pytest.raises(InvalidQuery, match=r"^engines\.triton_ca: "):
+        load(engines=engines).engines.check()
 
 
 def test_an_open_door_is_noticed(tmp_path):

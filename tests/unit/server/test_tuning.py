@@ -77,7 +77,7 @@ def test_every_direction_is_told_and_kept(run, home):
 def test_the_server_looks_as_far_as_was_found(home, monkeypatch):
     efs = {"image → report": 111, "report → report": 44}
     tuning_of(home).write_text(
-        json.dumps({HnswFactory().name: {"directions": {name: {"ef": ef} for name, ef in efs.items()}}})
+        json.dumps({HnswFactory().name: {"k": 100, "directions": {name: {"ef": ef} for name, ef in efs.items()}}})
     )
     monkeypatch.setattr(loading, "open_bundle", lambda *_: DoubleBundle())
     with loading.Opened(load(bundle=home.parent, archive=home)) as opened:

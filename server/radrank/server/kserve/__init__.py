@@ -1,7 +1,6 @@
 """inference.GRPCInferenceService: KServe v2 as Triton speaks it, on the server's own port. Needs the extra `triton`.
 
 tensors     contents, raw and typed, to numpy and back
-axes        which axes vary together, which rows exist
 models      the engines as models; search: the whole search as one
 inference   one request through one model
 memory      system shared memory

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc import service_pb2
 
+from radrank.engines.kserve.config import model_config
+from radrank.engines.kserve.tensors import Tensor
 from radrank.server.kserve.memory import Region
 from radrank.server.kserve.models import VERSION, Catalogue, Served
 from radrank.server.kserve.statistics import FAIL, STAGES, SUCCESS, Counts, Total
-from radrank.server.kserve.tensors import BYTES, Tensor
 
 EXTENSIONS = ("model_configuration", "system_shared_memory", "statistics", "parameters")
 
@@ -32,21 +33,10 @@ def metadata(model: Served) -> Any:
 
 
 def config(model: Served) -> Any:
-    """ModelConfig: shapes without the axis that counts requests, where there is one."""
-    parameters = {name: {"string_value": value} for name, value in model.parameters.items()}
-    return model_config_pb2.ModelConfig(
-        name=model.name,
-        platform=model.platform,
-        backend="radrank",
-        max_batch_size=model.batch,
-        input=[
-            {"name": t.name, "data_type": _config_type(t), "dims": _dims(t, model), "optional": t.optional}
-            for t in model.inputs
-        ],
-        output=[{"name": t.name, "data_type": _config_type(t), "dims": _dims(t, model)} for t in model.outputs],
-        version_policy={"specific": {"versions": [int(VERSION)]}},
-        parameters=parameters,
-    )
+    """ModelConfig."""
+    made = model_config(model, version=VERSION)
+    made.platform, made.backend = model.platform, "radrank"
+    return made
 
 
 def index(catalogue: Catalogue) -> Any:
@@ -97,16 +87,6 @@ def _duration(total: Total) -> dict[str, int]:
 
 def _metadata(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-
-
-def _dims(tensor: Tensor, model: Served) -> tuple[int, ...]:
-    return tensor.shape[1:] if model.batch else tensor.shape
-
-
-def _config_type(tensor: Tensor) -> int:
-    name = "STRING" if tensor.datatype == BYTES else tensor.datatype
-    number: int = model_config_pb2.DataType.Value(f"TYPE_{name}")
-    return number
 
 
 def _version() -> str:

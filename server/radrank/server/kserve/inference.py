@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from radrank.core.errors import InvalidQuery
+from radrank.engines.kserve.tensors import BYTES, Shape, Tensor
 from radrank.server.kserve.memory import Memory
 from radrank.server.kserve.models import VERSION, Served
 from radrank.server.kserve.statistics import INFER, INPUT, OUTPUT, QUEUE, Statistics
-from radrank.server.kserve.tensors import BYTES, Shape, Tensor, check_size, from_raw, from_typed, to_raw
+from radrank.server.kserve.tensors import check_size, from_raw, from_typed, to_raw
 
 _REGION, _OFFSET, _SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 _LARGEST_BYTES = 64 * 2**20

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import NotFound
 from radrank.engines.engine import Engine, Model
-from radrank.server.kserve.axes import Axes, check_rows
+from radrank.engines.kserve.axes import Axes, check_rows
+from radrank.engines.kserve.config import Described
+from radrank.engines.kserve.tensors import Shape, declared
 from radrank.server.kserve.search import Search, SearchModel
-from radrank.server.kserve.tensors import Shape, Tensor, declared
 from radrank.server.library import Library
 
 VERSION = "1"
@@ -21,23 +22,11 @@ VERSION = "1"
 Feed = Mapping[str, NDArray[Any]]
 
 
-class Served(Protocol):
-    """One model. batch: the most requests in one feed, 0 where its tensors have no axis that counts requests."""
+class Served(Described, Protocol):
+    """One model."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def inputs(self) -> tuple[Tensor, ...]: ...
-    @property
-    def outputs(self) -> tuple[Tensor, ...]: ...
-    @property
-    def batch(self) -> int: ...
-    @property
     def platform(self) -> str: ...
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """What there is to know of it, in words."""
-        ...
 
     def check(self, shapes: Mapping[str, Shape]) -> None:
         """Raises InvalidQuery where inputs, each of a shape of its own, do not go together."""

@@ -1,84 +1,98 @@
 """The search as a model: an image, a text, an embedding or a study in, ids and scores out.
 
-It makes a radrank.v1 SearchRequest and lets `Retrieval.Search` answer it: hits, order, scores and errors are the same.
+It makes a radrank.v1 SearchRequest and lets `Retrieval.Search`, or on Triton a Ranker, answer it: hits, order, scores
+and errors are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import InvalidQuery
+from radrank.core.ports import Encoder
 from radrank.core.studies import Modality
+from radrank.engines.kserve import search as declaration
+from radrank.engines.kserve.tensors import Shape
 from radrank.server.fields import MODALITY_NUMBERS
-from radrank.server.kserve.tensors import BYTES, Shape, Tensor, strings
-from radrank.server.library import Engines
+from radrank.server.kserve.tensors import strings
 from radrank.v1 import retrieval_pb2
 
 DEFAULT_K = 10
-_CONTENTS = ("text", "image", "embedding", "study")
+
+Feed = Mapping[str, NDArray[Any]]
+Caller = TypeVar("Caller", contravariant=True)
+"""What the search is told of who asks."""
+
+
+class FoundStudy(Protocol):
+    """A hit."""
+
+    @property
+    def study_id(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def cosine(self) -> float: ...
+
+
+class Answer(Protocol):
+    """Of a search: hits, best first."""
+
+    @property
+    def hits(self) -> Sequence[FoundStudy]: ...
+
+
+class Searched(Protocol):
+    """What the model tells of the bundle."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def encoder(self) -> Encoder: ...
+    @property
+    def rerankers(self) -> Mapping[str, object]: ...
+    @property
+    def default_reranker(self) -> str: ...
+
 
 Search = Callable[[retrieval_pb2.SearchRequest, grpc.ServicerContext], retrieval_pb2.SearchResponse]
-Feed = Mapping[str, NDArray[Any]]
 
 
-class SearchModel:
+class SearchModel(Generic[Caller]):
     """`search`. All inputs are optional, and exactly one of text, image, embedding and study must be there."""
 
     name = "search"
     batch = 0
     platform = "radrank"
 
-    def __init__(self, search: Search, engines: Engines) -> None:
+    def __init__(self, search: Callable[[retrieval_pb2.SearchRequest, Caller], Answer], engines: Searched) -> None:
         self._search = search
         self._engines = engines
-        self.inputs = (
-            _input("text", BYTES),
-            _input("image", BYTES),
-            _input("embedding", "FP32", engines.encoder.layout.dimensions),
-            _input("study", BYTES),
-            _input("modality", BYTES),
-            _input("target", BYTES),
-            _input("k", "INT32"),
-            _input("candidates", "INT32"),
-            _input("reranker", BYTES),
-            _input("exclude_studies", BYTES, -1),
-        )
-        self.outputs = (
-            Tensor(name="ids", datatype=BYTES, shape=(-1,)),
-            Tensor(name="scores", datatype="FP32", shape=(-1,)),
-            Tensor(name="cosines", datatype="FP32", shape=(-1,)),
-        )
+        self.inputs = declaration.inputs(engines.encoder.layout.dimensions)
+        self.outputs = declaration.OUTPUTS
 
     @property
     def parameters(self) -> Mapping[str, str]:
         engines = self._engines
-        rerankers = ", ".join(sorted(engines.rerankers))
-        return {"bundle_sha256": engines.sha256, "rerankers": rerankers, "default_reranker": engines.default_reranker}
+        return declaration.parameters(
+            bundle_sha256=engines.sha256, rerankers=engines.rerankers, default_reranker=engines.default_reranker
+        )
 
     def check(self, shapes: Mapping[str, Shape]) -> None:
-        given = [name for name in _CONTENTS if name in shapes]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise InvalidQuery("inputs", f"must hold one of {', '.join(_CONTENTS)}, and hold {found}")
-        if "modality" in shapes and given[0] not in ("embedding", "study"):
-            raise InvalidQuery("modality", "is that of an embedding or a study")
+        declaration.check(shapes)
 
-    def run(self, feed: Feed, context: grpc.ServicerContext) -> dict[str, NDArray[Any]]:
-        hits = self._search(_request(feed), context).hits
+    def run(self, feed: Feed, caller: Caller) -> dict[str, NDArray[Any]]:
+        hits = self._search(_request(feed), caller).hits
         return {
             "ids": strings([hit.study_id.encode() for hit in hits]),
             "scores": np.array([hit.score for hit in hits], dtype=np.float32),
             "cosines": np.array([hit.cosine for hit in hits], dtype=np.float32),
         }
-
-
-def _input(name: str, datatype: str, size: int = 1) -> Tensor:
-    return Tensor(name=name, datatype=datatype, shape=(size,), optional=True)
 
 
 def _request(feed: Feed) -> retrieval_pb2.SearchRequest:

@@ -1,4 +1,4 @@
-"""Tensors of the KServe v2 protocol: what is declared of them, and their contents to numpy and back.
+"""Contents of the KServe v2 protocol's tensors: raw and typed, to numpy and back.
 
 Raw contents are row-major and little-endian; a BYTES element has its length before it, as four bytes.
 Every fault is InvalidQuery with the tensor's name; its contents are not repeated.
@@ -9,32 +9,14 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import InvalidQuery
-from radrank.engines.engine import TensorSpec
+from radrank.engines.kserve.tensors import BYTES, DTYPES, Shape
 
-BYTES = "BYTES"
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    BYTES: np.dtype(object),
-}
-_DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 _TYPED: Mapping[str, str] = {  # FP16 has no typed contents
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -49,39 +31,9 @@ _TYPED: Mapping[str, str] = {  # FP16 has no typed contents
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+_SENT = {"int_contents": np.dtype(np.int32), "uint_contents": np.dtype(np.uint32)}
+"""Fields that carry narrower integers too: which of them fit is asked here, since numpy 1 wraps the others."""
 _LENGTH = struct.Struct("<I")
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tensor:
-    """An input or output as a model declares it. shape: −1 on axes that vary."""
-
-    name: str
-    datatype: str
-    shape: Shape
-    optional: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.datatype} {list(self.shape)}"
-
-    def check(self, datatype: str, shape: Sequence[int]) -> Shape:
-        """The shape, if a tensor of this datatype and shape may be sent."""
-        if datatype != self.datatype:
-            sent = datatype if datatype in DTYPES else "of an unknown datatype"
-            raise InvalidQuery(self.name, f"is {sent}, and must be {self.datatype}")
-        fits = len(shape) == len(self.shape) and all(
-            size >= 1 and wanted in (size, -1) for size, wanted in zip(shape, self.shape, strict=True)
-        )
-        if not fits:
-            raise InvalidQuery(self.name, f"has the shape {_told(shape)}, and must have {list(self.shape)}")
-        return tuple(shape)
-
-
-def declared(spec: TensorSpec) -> Tensor:
-    """An engine's input or output as a client is told of it."""
-    return Tensor(name=spec.name, datatype=_DATATYPES[spec.dtype.newbyteorder("<")], shape=spec.shape)
 
 
 def elements(name: str, array: NDArray[Any], shape: Shape) -> NDArray[Any]:
@@ -116,10 +68,11 @@ def from_typed(name: str, datatype: str, shape: Shape, contents: Any) -> NDArray
     values = getattr(contents, field)
     if datatype == BYTES:
         return elements(name, _objects(list(values)), shape)
-    try:
-        return elements(name, np.fromiter(values, dtype=DTYPES[datatype], count=len(values)), shape)
-    except OverflowError:
-        raise InvalidQuery(name, f"holds numbers that are not {datatype}") from None
+    sent = np.fromiter(values, dtype=_SENT.get(field, DTYPES[datatype]), count=len(values))
+    found = sent.astype(DTYPES[datatype], copy=False)
+    if field in _SENT and (found != sent).any():
+        raise InvalidQuery(name, f"holds numbers that are not {datatype}")
+    return elements(name, found, shape)
 
 
 def to_raw(array: NDArray[Any]) -> bytes:
@@ -151,7 +104,3 @@ def _objects(values: list[bytes]) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values  # not np.array(values): that would make what has equal lengths one array of letters
     return array
-
-
-def _told(shape: Sequence[int]) -> str:
-    return str(list(shape)) if len(shape) <= 8 else f"of {len(shape)} axes"

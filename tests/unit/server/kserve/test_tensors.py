@@ -10,7 +10,8 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
 from radrank.core.errors import InvalidQuery
-from radrank.server.kserve.tensors import BYTES, DTYPES, Tensor, from_raw, from_typed, strings, to_raw
+from radrank.engines.kserve.tensors import BYTES, DTYPES, Tensor
+from radrank.server.kserve.tensors import from_raw, from_typed, strings, to_raw
 
 NUMBERS = sorted(set(DTYPES) - {BYTES})
 IDS = Tensor(name="ids", datatype="INT64", shape=(-1, 4))

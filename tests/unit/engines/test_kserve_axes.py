@@ -5,8 +5,8 @@ import pytest
 
 from radrank.core.errors import InvalidQuery
 from radrank.core.graph import RELATIONS
-from radrank.server.kserve.axes import Axes, check_rows
-from radrank.server.kserve.tensors import Tensor
+from radrank.engines.kserve.axes import Axes, check_rows
+from radrank.engines.kserve.tensors import Tensor
 
 IDS = Tensor(name="ids", datatype="INT64", shape=(-1, -1))
 MASK = Tensor(name="mask", datatype="FP32", shape=(-1, -1))

@@ -13,7 +13,7 @@ from radrank.core.errors import InvalidQuery
 from radrank.core.graph import CANDIDATE, DIRECTIONS, QUERY, RELATIONS
 from radrank.core.nodes import NO_ROW
 from radrank.engines.engine import Shapes
-from radrank.server.kserve.tensors import Shape, Tensor
+from radrank.engines.kserve.tensors import Shape, Tensor
 
 Axis = tuple[str, int]
 _SOURCES = {f"{relation.name}.idx": relation.source for relation in RELATIONS}

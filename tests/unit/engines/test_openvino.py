@@ -1,0 +1,116 @@
+"""OpenVINO as a runtime: equal answers, precision by processor, "auto" behind the gate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from helpers.made_up import tiny_bundle
+from radrank.core.errors import InvalidQuery, MissingExtra, Unavailable
+from radrank.engines import openvino as module
+from radrank.engines import runtimes
+from radrank.engines.bundle import Bundle, open_bundle
+from radrank.engines.openvino import OpenVinoEngine, openvino
+from radrank.engines.runtimes import EngineSettings
+
+ENCODERS = ("image_encoder", "text_encoder")
+FP32 = EngineSettings(runtime="openvino", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Bundle:
+    return open_bundle(tiny_bundle())
+
+
+@pytest.fixture(scope="module")
+def other() -> Bundle:
+    return open_bundle(tiny_bundle(), FP32)
+
+
+def pixels(bundle: Bundle, count: int) -> np.ndarray:
+    side = bundle.encoder.image_size
+    return np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_answers_as_onnx_runtime_does_for_any_number_of_rows(plain, other, count):
+    images, texts = pixels(plain, count), ["pleural effusion", "no acute disease", "a"][:count]
+    np.testing.assert_allclose(other.encoder.encode_images(images), plain.encoder.encode_images(images), atol=1e-5)
+    np.testing.assert_allclose(other.encoder.encode_texts(texts), plain.encoder.encode_texts(texts), atol=1e-5)
+
+
+def test_encoders_run_on_it_and_small_graphs_stay_where_they_are_faster(other):
+    ran = {name: engine.manifest.runtime.split()[0] for name, engine in other.engines.items()}
+    assert {ran[name] for name in ENCODERS} == {"openvino"}
+    assert {runtime for name, runtime in ran.items() if name not in ENCODERS} == {"onnxruntime-cpu"}
+    assert {other.engines[name].manifest.precision for name in ENCODERS} == {"fp32"}
+
+
+def test_calls_at_once_each_get_their_own_answer(other):
+    images = pixels(other, 8)
+    alone = [other.encoder.encode_images(image[None])[0] for image in images]
+    found: dict[int, np.ndarray] = {}
+
+    def ask(row: int) -> None:
+        for _ in range(5):
+            found[row] = other.encoder.encode_images(images[row][None])[0]
+
+    threads = [threading.Thread(target=ask, args=[row]) for row in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(found[row], alone[row]) for row in range(len(images)))
+
+
+def test_what_does_not_fit_is_answered(other):
+    with pytest.raises(InvalidQuery, match="pixels: must be uint8"):
+        other.engines["image_encoder"].run({"pixels": np.zeros((1, 8, 8), dtype=np.float32)})
+
+
+def test_a_precision_that_the_processor_lacks_is_unavailable(plain):
+    with pytest.raises(Unavailable, match="openvino has no int4"):
+        OpenVinoEngine(plain.models["image_encoder"], precision="int4", threads=1)
+
+
+def test_a_closed_engine_says_so(plain):
+    engine = OpenVinoEngine(plain.models["text_encoder"], precision="fp32", threads=1)
+    engine.close()
+    with pytest.raises(Unavailable, match="closed"):
+        engine.run({"ids": np.ones((1, 16), dtype=np.int64)})
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtra, match=r"radrank\[openvino\]"):
+        openvino()
+
+
+def test_auto_takes_it_for_encoders_where_it_passes_the_gate(monkeypatch):
+    monkeypatch.setattr(runtimes, "PREFERENCE", (("openvino", "fp32"), ("onnxruntime-cpu", "fp32")))
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    ran = {name: engine.manifest.runtime.split()[0] for name, engine in bundle.engines.items()}
+    assert {name for name, runtime in ran.items() if runtime == "openvino"} == set(ENCODERS)
+
+
+def test_auto_goes_on_without_it(monkeypatch, plain):
+    def missing() -> None:
+        raise MissingExtra("openvino", "openvino")
+
+    monkeypatch.setattr(module, "openvino", missing)
+    monkeypatch.setattr(runtimes, "PREFERENCE", (("openvino", "bf16"), ("onnxruntime-cpu", "fp32")))
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    assert {engine.manifest.runtime.split()[0] for engine in bundle.engines.values()} == {"onnxruntime-cpu"}
+
+
+def test_nothing_that_reports_usage_is_loaded():
+    told = "from radrank.engines.openvino import openvino; openvino(); import sys; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert "openvino_telemetry." not in done.stdout
+    assert "'openvino'" in done.stdout
