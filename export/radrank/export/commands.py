@@ -113,6 +113,61 @@ def precision(
         typer.echo(f"{'was there' if was_there else 'made'}: {path} ({path.stat().st_size / 1e6:,.1f} MB)")
 
 
+@export.command(
+    epilog="Example: radrank export triton --bundle bundles/openi --snapshot archives/openi --to triton/openi"
+)
+def triton(
+    bundle: Annotated[Path, typer.Option(metavar="DIR", help="Made by `radrank export`.")],
+    snapshot: Annotated[Path, typer.Option(metavar="DIR", help="A snapshot, or an archive's home.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="For the repository; one that is there is replaced.")],
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Of encoders and re-rankers: tensorrt where there are plans, onnxruntime, or python for Tritons that "
+            "have neither. auto: tensorrt where there are plans, else onnxruntime."
+        ),
+    ] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or gpu; a gpu where plans are used, else a cpu, if not given.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16 or fp32 on a GPU; a CPU runs the bundle's own.")] = "fp16",
+    plans: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of `radrank export tensorrt`; BUNDLE.plans if not given.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Requests that run as one.", min=1)] = 8,
+    instances: Annotated[
+        int, typer.Option(help="Searches, and re-rankers on a CPU, that run side by side.", min=1)
+    ] = 2,
+    cache: Annotated[
+        str, typer.Option(metavar="DIR", help="On Triton's host, for engines that ONNX Runtime's TensorRT builds.")
+    ] = "/var/cache/radrank/tensorrt",
+) -> None:
+    """Write a model repository that NVIDIA Triton serves: the bundle's models, and the whole search as a model.
+
+    It holds all that it needs and can be moved to another host. `radrank_search` runs in Triton's python backend, whose
+    Python needs "radrank\\[server,cpu]".
+    """
+    from rich.console import Console
+
+    from radrank.export.triton import write_repository
+    from radrank.export.triton_models import TritonSettings
+
+    settings = TritonSettings(
+        backend=backend, device=device, precision=precision, batch=batch, instances=instances, cache=cache
+    )
+    with Console(stderr=True).status("exporting") as status:
+        written = write_repository(
+            bundle, snapshot, to, settings, plans=plans, step=lambda label: status.update(f"exporting: {label}")
+        )
+    for model in written.models:
+        note = f" ({model.note})" if model.note else ""
+        typer.echo(f"{model.source.name}: {model.runtime.removeprefix('triton ')}, {model.precision}{note}")
+    if written.behind:
+        cure = f"take them in with: radrank index build --bundle {bundle} --archive {snapshot}"
+        typer.echo(f"the archive has {written.behind:,} changes that its snapshot lacks; {cure}", err=True)
+    typer.echo(f"wrote {to}; next: tritonserver --model-repository={to.absolute()}")
+
+
 demo = typer.Typer(help="A made-up archive to try radrank with.", no_args_is_help=True, rich_markup_mode="rich")
 
 
