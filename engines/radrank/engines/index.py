@@ -29,7 +29,7 @@ _NO_EF = 1  # of hnswlib's own: one number an index, which must not be set besid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HnswSettings:
-    """m: links a node; ef_construction, ef: how many nodes a build, and an untuned search for 100 rows, keep in view."""
+    """m: links a node; ef_construction, ef: nodes that a build, and an untuned search for 100 rows, keep in view."""
 
     m: int = 32
     ef_construction: int = 200
