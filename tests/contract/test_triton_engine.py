@@ -188,12 +188,12 @@ def test_a_host_that_comes_back_with_other_weights_gives_no_answers(killed, remo
 
 @pytest.fixture
 def slow(host, monkeypatch):
-    """Makes a model of the host take a second and a half."""
+    """Makes a model of the host take two and a half seconds."""
 
     def slowed(name: str) -> None:
         engine = host.bundle.engines[name]
         run = engine.run
-        monkeypatch.setattr(engine, "run", lambda feed: (time.sleep(1.5), run(feed))[1])
+        monkeypatch.setattr(engine, "run", lambda feed: (time.sleep(2.5), run(feed))[1])
 
     return slowed
 
@@ -202,24 +202,24 @@ def test_a_deadline_reaches_the_host(remote, slow):
     slow("text_encoder")
     start = time.monotonic()
     with pytest.raises(grpc.RpcError) as caught:
-        remote.retrieval.Search(search_request(query=TEXT), timeout=0.5)
+        remote.retrieval.Search(search_request(query=TEXT), timeout=1.0)
     assert error_of(caught.value) == ("DEADLINE_EXCEEDED", "the deadline is too short")  # said before it had passed
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 2.0
 
 
 def test_a_reranker_that_is_too_slow_leaves_time_for_an_unranked_reply(remote, slow):
     slow("reranker_gcn")
     request = search_request(query=STUDY, allow_degraded=True)
-    assert remote.retrieval.Search(request, timeout=0.5).degraded
+    assert remote.retrieval.Search(request, timeout=1.0).degraded
     with pytest.raises(grpc.RpcError) as caught:
-        remote.retrieval.Search(search_request(query=STUDY), timeout=0.5)
+        remote.retrieval.Search(search_request(query=STUDY), timeout=1.0)
     assert error_of(caught.value)[0] == "DEADLINE_EXCEEDED"
 
 
 def test_a_stream_has_its_deadline_too(remote, slow):
     slow("text_encoder")
     requests = iter([retrieval_pb2.SearchStreamRequest(tag="t", search=search_request(query=TEXT))])
-    reply = next(remote.retrieval.SearchStream(requests, timeout=0.6))
+    reply = next(remote.retrieval.SearchStream(requests, timeout=1.0))
     assert reply.error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
@@ -227,9 +227,9 @@ def test_an_upsert_has_its_deadline_too(remote, slow):
     slow("text_encoder")
     start = time.monotonic()
     with pytest.raises(grpc.RpcError) as caught:
-        remote.archive.Upsert(iter([archive_pb2.UpsertRequest(study=new_study())]), timeout=0.5)
+        remote.archive.Upsert(iter([archive_pb2.UpsertRequest(study=new_study())]), timeout=1.0)
     assert error_of(caught.value)[0] == "DEADLINE_EXCEEDED"
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 2.0
     assert remote.stats().studies == 8
 
 

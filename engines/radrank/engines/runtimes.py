@@ -15,6 +15,8 @@ from radrank.engines.models import RERANKER
 from radrank.engines.plans import plans_of
 
 AUTO, TRITON = "auto", "triton"
+PLAIN = "onnxruntime-cpu"
+"""There wherever a bundle is served, and in fp32 the same on all machines."""
 GPU_PRECISION = "fp16"
 OPENVINO_PRECISION = "bf16"
 _LANES = 2  # one batch forms and is copied while the other runs
@@ -111,7 +113,7 @@ RUNTIMES: Mapping[str, Opener] = {
     "onnxruntime-tensorrt": _onnxruntime_gpu("onnxruntime-tensorrt"),
     "onnxruntime-tensorrt-rtx": _onnxruntime_gpu("onnxruntime-tensorrt-rtx"),
     "openvino": _openvino,
-    "onnxruntime-cpu": _onnxruntime_cpu,
+    PLAIN: _onnxruntime_cpu,
     TRITON: _triton,
 }
 
@@ -121,12 +123,16 @@ PREFERENCE = (
     ("onnxruntime-cuda", GPU_PRECISION),
     ("openvino", OPENVINO_PRECISION),
     ("openvino", FP32),
-    ("onnxruntime-cpu", FP32),
+    (PLAIN, FP32),
 )
 """What "auto" tries, best first, and in which precision where none is asked for; the last must be there. ONNX Runtime's
 TensorRT providers build engines when they are opened, for minutes, and a Triton is another machine: they serve only
 where they are asked for.
 """
+
+
+TRIALS = frozenset({"openvino"})
+"""Need nothing built or converted: "auto" tries them in passing, and that one is refused is no news."""
 
 
 def choices(settings: EngineSettings) -> tuple[tuple[str, EngineSettings], ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from radrank.core.errors import RadrankError
 from radrank.engines.engine import Engine, Model
 from radrank.engines.parity import Agreement, Golden, check
-from radrank.engines.runtimes import RUNTIMES, EngineSettings, choices
+from radrank.engines.runtimes import RUNTIMES, TRIALS, EngineSettings, choices
 from radrank.engines.slot import Slot
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ class Selection:
             engine.warm_up(golden.feeds_for(engine))
             return engine, check(model.name, golden, engine)
         except Exception as error:  # noqa: BLE001 - whatever it does wrong, it must not serve
-            _log.warning("%s is refused on %s: %s", model.name, runtime, error)
+            level = logging.INFO if runtime in TRIALS else logging.WARNING
+            _log.log(level, "%s is refused on %s: %s", model.name, runtime, error)
             engine.close()
             return None
 

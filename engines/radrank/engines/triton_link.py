@@ -16,7 +16,7 @@ from radrank.core.timing import Deadline
 LONGEST_SECONDS = 30.0
 """Of one call, where the caller has no deadline or a later one."""
 
-_RESERVE_SHARE, _RESERVE_SECONDS = 0.1, 0.05  # of what is left: kept for the reply, or for one without re-ranking
+_RESERVE_SHARE, _RESERVE_SECONDS = 0.1, 0.1  # of what is left: kept for the reply, or for one without re-ranking
 _RETRY_AFTER = 0.1  # seconds that a caller is told to wait where Triton's queue is full
 
 _OPTIONS = (

@@ -18,7 +18,7 @@ from radrank.datasets import open_dataset
 from radrank.datasets.progress import Task
 from radrank.engines.bundle import Bundle, open_bundle
 from radrank.engines.index import ExactFactory
-from radrank.engines.runtimes import EngineSettings
+from radrank.engines.runtimes import PLAIN, EngineSettings
 from radrank.evaluation import describing
 from radrank.evaluation.collection import Collection, Views, collect, from_snapshot
 from radrank.evaluation.evaluate import BASELINE, Baseline, Findings, evaluate
@@ -72,7 +72,8 @@ def run(options: Options, task: Task) -> Outcome:
     with ExitStack() as stack, threadpool_limits(limits=1, user_api="blas"):
 
         def opened(path: Path) -> Bundle:
-            bundle = stack.enter_context(closing(open_bundle(path, EngineSettings(threads=threads))))
+            # Not "auto": what a bundle is worth must not depend on the machine that judges it.
+            bundle = stack.enter_context(closing(open_bundle(path, EngineSettings(runtime=PLAIN, threads=threads))))
             bundle.warm_up()
             return bundle
 

@@ -108,9 +108,10 @@ def said(context: typer.Context, *command: str) -> str:
     import shlex
 
     words = [*command]
+    options = {param.name: max(param.opts, key=len) for param in context.command.params}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             for one in value if isinstance(value, list | tuple) else [value]:
-                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+                words += [options[name], *([] if one is True else [str(one)])]
     return shlex.join(words)
