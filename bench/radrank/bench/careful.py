@@ -20,11 +20,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from radrank.bench.eager import encoders
 from radrank.core.errors import InvalidQuery
 from radrank.core.graph import CANDIDATE, DIRECTIONS, QUERY, RELATIONS
 from radrank.core.studies import Modality
 from radrank.core.view import View
-from radrank.export.onnx import ImageEncoder, TextEncoder
 from radrank.training.runs import Run
 
 with warnings.catch_warnings():
@@ -73,15 +73,7 @@ class Careful:
     @torch.inference_mode()
     def __init__(self, run: Run, view: View) -> None:
         backbone, heads = run.backbone(), run.heads()
-        inputs = run.inputs(backbone)
-        self.encoders = {
-            Modality.IMAGE: ImageEncoder(backbone, inputs, heads).eval(),
-            Modality.REPORT: TextEncoder(backbone, inputs, heads).eval(),
-        }
-        for module in (part for encoder in self.encoders.values() for part in encoder.modules()):
-            config: Any = getattr(module, "config", None)
-            if config is not None:
-                config._attn_implementation = "sdpa"  # training keeps "eager" attention, for the export
+        self.encoders = encoders(run, backbone)
         self.tokenizer = Tokenizer.from_str(backbone.tokenizer_json)
         self.tokenizer.enable_truncation(backbone.max_tokens)
         self.tokenizer.enable_padding(length=backbone.max_tokens, pad_id=backbone.pad_id)

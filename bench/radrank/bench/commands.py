@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radrank.bench import _load_commands, _peers_commands, _scale_commands
+from radrank.bench import _gpu_commands, _load_commands, _peers_commands, _scale_commands
 from radrank.training.commands import Backbone, Dataset, Root, Weights
 
 bench = typer.Typer(
@@ -94,3 +94,4 @@ bench.command(epilog="Example: radrank bench footprint --bundle bundles/openi --
 bench.command(epilog=_peers_commands.BUNDLE_EXAMPLE)(_peers_commands.bundle)
 bench.command(epilog=_peers_commands.PEERS_EXAMPLE)(_peers_commands.peers)
 bench.command(epilog=_peers_commands.STAGES_EXAMPLE)(_peers_commands.stages)
+bench.command(epilog=_gpu_commands.EXAMPLE)(_gpu_commands.gpu)

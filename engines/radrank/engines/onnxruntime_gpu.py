@@ -227,8 +227,8 @@ def _find_device(package: Any, runtime: str) -> None:
     try:
         package.OrtValue.ortvalue_from_numpy(np.zeros(1, dtype=np.float32), "cuda", 0)
     except Exception as error:  # see above
-        words = " ".join([str(error), *missing.getvalue().split("\n")[:1]])
-        raise Unavailable(f"{runtime}: no GPU, or its libraries can't be loaded: {words.strip()}") from error
+        words = " ".join(" ".join([str(error), *missing.getvalue().splitlines()[:1]]).split())
+        raise Unavailable(f"{runtime}: no GPU, or its libraries can't be loaded: {words}") from error
 
 
 def _sizes(named: Mapping[str, tuple[Any, ...]], shapes: Shapes) -> dict[str, int]:

@@ -1,0 +1,106 @@
+"""ONNX Runtime's CUDA engine on a GPU that is not there: how it captures, what it does without, what it says."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from helpers.gpu_sessions import Package
+from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from radrank.core.errors import MissingExtra, Unavailable
+from radrank.engines import onnxruntime_gpu
+from radrank.engines.engine import Model
+from radrank.engines.manifest import read_manifest
+from radrank.engines.models import models
+from radrank.engines.onnxruntime import CpuEngine
+from radrank.engines.onnxruntime_gpu import GpuEngine
+from radrank.export.golden import random_batch
+
+BATCHES = (1, 4)
+
+
+def model_of(name: str) -> Model:
+    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=BATCHES)[name]
+
+
+def feed_of(model: Model, count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    if model.name == "image_encoder":
+        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
+    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=25).feed(list(model.buckets[0])))
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    def engine(name: str, package: Package, **options) -> GpuEngine:
+        monkeypatch.setattr(onnxruntime_gpu, "onnxruntime", lambda: package)
+        return GpuEngine(model_of(name), "onnxruntime-cuda", kept=tmp_path, **options)
+
+    return engine
+
+
+def answers_as_the_cpu_does(engine: GpuEngine, name: str) -> None:
+    model = model_of(name)
+    cpu, output = CpuEngine(model, threads=1), engine.outputs[0].name
+    for count in (1, 2, 4, 1):
+        feed = feed_of(model, count)
+        np.testing.assert_allclose(engine.run(feed)[output], cpu.run(feed)[output], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["image_encoder", "reranker_sage"])
+def test_one_session_captures_a_graph_for_every_bucket(opened, name):
+    package = Package()
+    engine = opened(name, package)
+    (session,) = package.sessions
+    assert session.captures
+    assert sorted(session.graphs) == sorted(str(1 + place) for place in range(len(engine.buckets)))
+    answers_as_the_cpu_does(engine, name)
+    assert engine.manifest.runtime == "onnxruntime-cuda 9.9.9"
+
+
+def test_a_model_that_computes_with_its_sizes_is_captured_with_these_fixed(opened):
+    package = Package(sized=True)
+    engine = opened("reranker_sage", package)
+    plain, *each = package.sessions
+    assert not plain.captures
+    assert [session.fixed["candidates"] for session in each] == [bucket["base"][1] for bucket in engine.buckets]
+    assert all(session.captures and list(session.graphs) == ["1"] for session in each)
+    answers_as_the_cpu_does(engine, "reranker_sage")
+
+
+@pytest.mark.parametrize("package", [Package(syncs=True), Package(sized=True, syncs=True)])
+def test_what_can_not_be_captured_runs_without_a_graph_and_says_so(opened, caplog, package):
+    with caplog.at_level(logging.WARNING):
+        engine = opened("reranker_sage", package)
+    assert not engine.captured
+    assert engine.manifest.runtime == "onnxruntime-cuda 9.9.9, no CUDA graphs"
+    assert "reranker_sage runs without CUDA graphs" in caplog.text
+    answers_as_the_cpu_does(engine, "reranker_sage")
+
+
+def test_no_graph_is_tried_where_none_is_wanted(opened):
+    package = Package()
+    engine = opened("image_encoder", package, graphs=False)
+    assert not engine.captured
+    assert [session.captures for session in package.sessions] == [False]
+    answers_as_the_cpu_does(engine, "image_encoder")
+
+
+def test_without_a_gpu_the_error_tells_why_and_standard_output_stays_for_results(opened, capsys):
+    with pytest.raises(Unavailable, match=r"no CUDA-capable device.*libcublas"):
+        opened("image_encoder", Package(device=False))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_build_without_cuda_names_the_extra(tmp_path):
+    with pytest.raises(MissingExtra, match=r"radrank\[gpu\]"):
+        GpuEngine(model_of("image_encoder"), "onnxruntime-cuda", kept=tmp_path)
+
+
+def test_a_closed_engine_says_that_it_is(opened):
+    engine = opened("image_encoder", Package())
+    engine.close()
+    with pytest.raises(Unavailable, match="closed"):
+        engine.run(feed_of(model_of("image_encoder"), 1))
