@@ -23,6 +23,12 @@ def home(demo_home, tmp_path):
     return copy
 
 
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    """The server runs what this process runs."""
+    monkeypatch.setenv("RADRANK_ENGINES__RUNTIME", "onnxruntime-cpu")
+
+
 @contextmanager
 def silent(label, total):
     yield lambda: None
@@ -38,12 +44,16 @@ def run(*words: object) -> int:
 
 def test_three_sides_answer_alike_in_one_run(demo_run, demo_bundle, home, tmp_path, capsys):
     where = ("--run", demo_run, "--bundle", demo_bundle, "--archive", home, "--out", tmp_path / "out")
-    assert run("bench", "peers", *where, "--queries", 2, "--rounds", 1) == 0
+    assert run("bench", "peers", *where, "--queries", 2, "--rounds", 1, "--seconds", 1) == 0
     found = json.loads((tmp_path / "out" / "peers.json").read_text())
     assert [part["name"] for part in found["parts"]] == [PHRASE, REPORT, IMAGE, EMBEDDING, GRAPH]
     for part in found["parts"]:
         assert set(part["medians"]) == {CAREFUL, OURS, SERVER}
         assert min(part["medians"].values()) > 0
+    assert [one["kind"] for one in found["throughput"]] == ["text", "image", "embedding"]
+    for one in found["throughput"]:
+        assert min(one["ours"], one["server"]) > 0
+        assert one["refused"] == 0
     assert found["scores"] <= 1e-4
     assert found["same_hits"]
     assert found["lengths"][PHRASE]["ours"] < found["lengths"][PHRASE]["theirs"] == 256

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from radrank.bench.triton_peers import Options as TritonOptions
 
 BUNDLE_EXAMPLE = "Example: radrank bench bundle --to bench/biomedclip"
 PEERS_EXAMPLE = (
     "Example: radrank bench peers --run bench/biomedclip/run --bundle bench/biomedclip/bundle"
-    " --archive bench/biomedclip/archive --out results/peers"
+    " --archive bench/biomedclip/archive --out results/peers\n\nBeside Triton: radrank bench peers --with triton"
+    " --bundle .demo/bundle --archive .demo/archive --out results/triton"
 )
 STAGES_EXAMPLE = (
     "Example: radrank bench stages --bundle bench/biomedclip/bundle --archive bench/biomedclip/archive"
     " --out results/stages"
 )
+
+_WITH_TRITON = "With Triton"
+
+
+class Peer(StrEnum):
+    """Whom our server is measured beside."""
+
+    TRITON = "triton"
+
+
+class Asked(StrEnum):
+    """Kinds of queries."""
+
+    EMBEDDING = "embedding"
+    TEXT = "text"
+    IMAGE = "image"
+
 
 Bundle: TypeAlias = Annotated[Path, typer.Option(metavar="DIR", help="Made by `radrank export` or `bench bundle`.")]
 Archive: TypeAlias = Annotated[Path, typer.Option(metavar="DIR", help="Its archive's home; nothing may serve it now.")]
@@ -54,26 +76,86 @@ def bundle(
 
 def peers(
     context: typer.Context,
-    run: Annotated[Path, typer.Option(metavar="DIR", help="The run that the bundle was exported from, with sage.")],
     bundle: Bundle,
     archive: Archive,
     out: Out,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run that the bundle was exported from, with sage; not with Triton."),
+    ] = None,
     dataset: Queries = "demo",
     root: Root = None,
     queries: Count = 8,
-    rounds: Annotated[int, typer.Option(help="Turns of each query on each side, three calls each.", min=1)] = 5,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Turns of each query on each side, three calls each; default 5. Of each load; default 3.", min=1
+        ),
+    ] = None,
     candidates: Candidates = 100,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Of a turn in which throughput is compared; default 4, with Triton 3.", min=0.2),
+    ] = None,
+    beside: Annotated[
+        Peer | None,
+        typer.Option("--with", help="Compare our server with NVIDIA Triton instead.", rich_help_panel=_WITH_TRITON),
+    ] = None,
+    kind: Annotated[
+        list[Asked] | None,
+        typer.Option(help="Of the queries; again for more. Default: embedding, text.", rich_help_panel=_WITH_TRITON),
+    ] = None,
+    tritonserver: Annotated[
+        str,
+        typer.Option(
+            metavar="CMD",
+            help="Starts Triton. {repository} in it stands for the model repository, else it is given as an option.",
+            rich_help_panel=_WITH_TRITON,
+        ),
+    ] = "tritonserver",
+    perf_analyzer: Annotated[
+        str, typer.Option(metavar="CMD", help="Starts NVIDIA's load generator.", rich_help_panel=_WITH_TRITON)
+    ] = "perf_analyzer",
 ) -> None:
     """Compare, in one run with the same weights: torch + hnswlib + PyG, our pipeline in process, and our server.
 
     All three answer every query in turn. Writes peers.json, peers.md and peers.png; exits with 1 where the re-ranked
     scores differ by more than 1e-4, or the server's hits from the pipeline's.
+
+    --with triton: our server and a real Triton serve the same bundle and archive with ONNX Runtime on the CPU, and
+    perf_analyzer asks them in turn, 1, 4 and 16 at once and at random. Writes peers-triton.json, .md and .png; exits
+    with 1 where their answers differ. Triton's Python needs "radrank\\[server,cpu]".
     """
+    from radrank.evaluation.commands import said
+
+    command = said(context, "radrank", "bench", "peers")
+    if beside is not None:
+        from radrank.bench import triton_peers as triton
+
+        _beside_triton(
+            triton.Options(
+                bundle=bundle,
+                archive=archive,
+                out=out,
+                tritonserver=tritonserver,
+                perf_analyzer=perf_analyzer,
+                kinds=tuple(kind or triton.KINDS),
+                dataset=dataset,
+                root=root,
+                queries=queries,
+                rounds=rounds or 3,
+                candidates=candidates,
+                seconds=seconds or 3.0,
+                command=command,
+            )
+        )
+        return
+    if run is None:
+        raise typer.BadParameter("Missing option '--run'; or compare with Triton: --with triton", context)
     from radrank.bench._peers_report import peers_markdown, peers_plot
     from radrank.bench.peers import Options
     from radrank.bench.peers import peers as measured
     from radrank.datasets.progress import bar
-    from radrank.evaluation.commands import said
 
     options = Options(
         run=run,
@@ -82,9 +164,10 @@ def peers(
         dataset=dataset,
         root=root,
         queries=queries,
-        rounds=rounds,
+        rounds=rounds or 5,
         candidates=candidates,
-        command=said(context, "radrank", "bench", "peers"),
+        seconds=seconds or 4.0,
+        command=command,
     )
     found = measured(options, task=bar)
     _write(out, "peers", peers_markdown(found), found.to_json(), partial(peers_plot, found))
@@ -129,6 +212,15 @@ def stages(
     )
     found = measured(options, task=bar)
     _write(out, "stages", stages_markdown(found), found.to_json(), partial(stages_plot, found))
+
+
+def _beside_triton(options: TritonOptions) -> None:
+    from radrank.bench._triton_report import triton_markdown, triton_plot
+    from radrank.bench.triton_peers import triton_peers
+    from radrank.datasets.progress import bar
+
+    found = triton_peers(options, task=bar)
+    _write(options.out, "peers-triton", triton_markdown(found), found.to_json(), partial(triton_plot, found))
 
 
 def _write(out: Path, name: str, told: str, found: Any, plot: Callable[[Path], None]) -> None:

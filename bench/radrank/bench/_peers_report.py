@@ -6,9 +6,11 @@ from pathlib import Path
 
 from radrank.bench.contest import CAREFUL, OURS, RERANKER, SERVER
 from radrank.bench.peers import SAME, SIDES, TARGETS, Part, Peers
+from radrank.bench.throughput import WANTED
 from radrank.bench.turns import COUNTED
 from radrank.evaluation._canvas import BLUE, GREEN, GREY, PALE, headline, panels, save
 
+_SHOWN = ("image_encoder", "text_encoder", f"reranker_{RERANKER}")
 _COLOURS = {CAREFUL: GREY, OURS: BLUE, SERVER: GREEN}
 
 
@@ -40,12 +42,23 @@ def peers_markdown(found: Peers) -> str:
         f"- {name}: {one.tokens:g} tokens, padded to {one.ours:g} by us and to {one.theirs:g} by {CAREFUL} (medians)."
         for name, one in found.lengths.items()
     ]
+    lines += [f"- {name}: {engine}." for name, engine in found.engines.items() if name in _SHOWN]
     apart = ", ".join(f"{name} {difference:.1e}" for name, difference in found.vectors.items())
     lines += [
         f"- Largest difference between {CAREFUL} and ours: re-ranked scores of the same candidates {found.scores:.1e}"
         f" ({'held' if found.scores <= SAME else '**failed**'}: at most {SAME:g}); vectors: {apart} (we decode"
         " JPEGs smaller that are at least twice as large as the encoder's input).",
         f"- The server and the pipeline in process gave {'the same' if found.same_hits else '**different**'} hits.",
+        "",
+        f"| a second | {OURS} | {SERVER} | share | refused | at least |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {one.kind} | {one.ours:.1f} | {one.server:.1f} | {one.share:.2f} | {one.refused} | {WANTED:g} |"
+            for one in found.throughput
+        ),
+        "",
+        f"- Throughput: the pipeline on {found.throughput[0].threads} threads, then the server with"
+        f" {found.throughput[0].clients} clients that wait for their answers, on the same cores; medians over rounds.",
         f"- Machine: {', '.join(f'{name} {value}' for name, value in found.machine.items())}.",
     ]
     return "\n".join(lines) + "\n"

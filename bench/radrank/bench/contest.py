@@ -23,7 +23,7 @@ from radrank.datasets import pixels
 
 CAREFUL, OURS, SERVER = "torch + PyG", "in process", "server"
 RERANKER = "sage"
-_HITS = 10
+HITS = 10
 
 Asked = tuple[Vector, Modality]
 """A query's vector [d], and what it is of; the other modality is searched."""
@@ -119,14 +119,14 @@ class Contest:
         return [hit.study_id for hit in ours] == [hit.study_id for hit in served]
 
     def _by_careful(self, vector: torch.Tensor, m: Modality) -> Sequence[str]:
-        return self._careful.search(vector, m, m.other, k=_HITS, candidates=self._candidates)
+        return self._careful.search(vector, m, m.other, k=HITS, candidates=self._candidates)
 
-    def _by_us(self, content: Content, k: int = _HITS) -> Ranking:
+    def _by_us(self, content: Content, k: int = HITS) -> Ranking:
         query = SearchQuery(content=content, k=k, candidates=self._candidates, reranker=RERANKER)
         return self._ranker.search(query)
 
     def _by_server(self, **query: Unpack[SearchOptions]) -> SearchResult:
-        query |= {"k": _HITS, "candidates": self._candidates, "reranker": RERANKER}
+        query |= {"k": HITS, "candidates": self._candidates, "reranker": RERANKER}
         return self._client.search(**query)
 
 

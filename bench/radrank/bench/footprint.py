@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,15 +141,19 @@ def footprint(root: Path, bundle: Path, *, searches: int, bar: Bar, seed: int = 
 
 
 @contextmanager
-def serving(bundle: Path, root: Path) -> Iterator[Serving]:
-    """`radrank serve` as a process of its own, on a free port, ended with the context. Raises Unavailable."""
+def serving(bundle: Path, root: Path, settings: Mapping[str, str] | None = None) -> Iterator[Serving]:
+    """`radrank serve` as a process of its own, on a free port, ended with the context. Raises Unavailable.
+
+    settings: as environment variables, over those that are set
+    """
     command = [sys.executable, "-m", "radrank.client.cli", "serve", "--listen", "127.0.0.1:0"]
     start = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 - this interpreter, and paths that the caller gave
         [*command, "--bundle", str(bundle), "--archive", str(root)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"RADRANK_LOGS__LEVEL": "warning"},  # not a line for every search
+        start_new_session=True,  # Linux shares the cores among sessions: a peer in one of its own would get more
+        env={**os.environ, "RADRANK_LOGS__LEVEL": "warning", **(settings or {})},  # not a line for every search
     )
     assert process.stdout is not None
     try:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from radrank.bench.careful import Careful
-from radrank.bench.contest import CAREFUL, OURS, SERVER, Contest
+from radrank.bench.contest import CAREFUL, HITS, OURS, RERANKER, SERVER, Contest
 from radrank.bench.footprint import serving
 from radrank.bench.sides import Question, in_process, questions
+from radrank.bench.throughput import KINDS, Throughput, throughput
 from radrank.bench.turns import Call, Ratio, Times, fastest, in_turn, machine, median, ratio
 from radrank.client.client import Client
 from radrank.core.studies import Modality
@@ -41,6 +42,7 @@ class Options:
     """run, bundle and archive belong together: the bundle was exported from the run, the archive built with it.
 
     queries: studies that ask, each with image, impression and report; rounds: how often each does
+    seconds: of one turn of either side in the comparison of throughput
     """
 
     run: Path
@@ -51,6 +53,7 @@ class Options:
     queries: int = 8
     rounds: int = 5
     candidates: int = 100
+    seconds: float = 4.0
     command: str = ""
 
 
@@ -79,11 +82,14 @@ class Lengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peers:
-    """scores: largest difference between torch + PyG and ours, of re-ranked scores of the same candidates; vectors: the
+    """engines: what each model of ours runs on; throughput: ours and the server's, a second
+    scores: largest difference between torch + PyG and ours, of re-ranked scores of the same candidates; vectors: the
     same of encoded items, by modality; same_hits: whether the server answered every embedding as our pipeline did.
     """
 
     parts: Sequence[Part]
+    throughput: Sequence[Throughput]
+    engines: Mapping[str, str]
     scores: float
     vectors: Mapping[str, float]
     same_hits: bool
@@ -125,9 +131,27 @@ def peers(options: Options, *, task: Task) -> Peers:
         for name, calls in kinds.items():
             with task(name, 1 + options.rounds) as step:
                 parts.append(_part(name, in_turn(calls(), rounds=options.rounds, step=step)))
+        rates = []
+        for kind in KINDS:
+            with task(f"throughput: {kind}", options.rounds) as step:
+                rates.append(
+                    throughput(
+                        kind,
+                        ranker,
+                        client,
+                        rounds=options.rounds,
+                        seconds=options.seconds,
+                        step=step,
+                        k=HITS,
+                        candidates=options.candidates,
+                        reranker=RERANKER,
+                    )
+                )
         apart = [contest.vector_difference(question) for question in asked]
         return Peers(
             parts=parts,
+            throughput=rates,
+            engines={name: f"{one.manifest.runtime}, {one.manifest.precision}" for name, one in bundle.engines.items()},
             scores=max(contest.score_difference(vector) for vector in vectors),
             vectors={m.value: max(one[m.value] for one in apart) for m in Modality},
             same_hits=all(contest.same_hits(vector) for vector in vectors),

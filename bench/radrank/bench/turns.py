@@ -17,7 +17,7 @@ REST_SECONDS = 0.01  # before every turn: what threads of the last one still spi
 COUNTED = 3  # calls of a turn, in a row, after one that warms caches which the last turn filled with other things
 DRAWS = 1_000
 COVERAGE = 0.95
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torch-geometric", "hnswlib", "grpcio")
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "torch-geometric", "hnswlib", "grpcio")
 
 Call = Callable[[], Mapping[str, float]]
 """Does something once, and tells the milliseconds of each thing that it timed, by name."""

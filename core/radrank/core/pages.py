@@ -28,8 +28,9 @@ class MappedFiles:
     """
 
     def __init__(self, budget: int = MAPPED_BYTES) -> None:
-        self._limit = _libraries() + budget
+        self._budget, self._limit = budget, _libraries() + budget
         self._maps: list[mmap.mmap] = []
+        self._bytes = 0
         self._trimming = threading.Lock()
         self._next = (0, 0)  # the slice that has been mapped longest: which map, and where in it
 
@@ -37,12 +38,13 @@ class MappedFiles:
         """The array of a .npy file, read-only."""
         mapped = np.load(path, mmap_mode="r")
         self._maps.append(mapped.base)
+        self._bytes += len(mapped.base)
         # Seen as a plain array: every indexing of a numpy.memmap makes another one, which costs more than the gather.
         return np.asarray(mapped)
 
     def trim(self) -> None:
         """Gives pages back, the longest mapped first, until the budget holds or all are given back."""
-        if mapped_bytes() <= self._limit or not self._trimming.acquire(blocking=False):
+        if self._bytes <= self._budget or mapped_bytes() <= self._limit or not self._trimming.acquire(blocking=False):
             return
         try:
             for _ in range(sum(-(-len(one) // _SLICE) for one in self._maps)):

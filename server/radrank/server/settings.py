@@ -47,7 +47,7 @@ class Limits(_Group):
     refused; streams: long-lived streams (SearchStream, Upsert) at once; message_bytes: of one message
     """
 
-    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: 2 * _cores())
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=_cores)
     in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(default_factory=lambda: 8 * _cores())
     streams: Annotated[int, Field(ge=1, le=256)] = 16
     message_bytes: Annotated[int, Field(ge=2**20, le=2**31 - 1)] = 64 * 2**20

@@ -16,6 +16,7 @@ from radrank.bench.contest import CAREFUL, OURS, Contest
 from radrank.bench.footprint import make_home
 from radrank.bench.peers import EMBEDDING, GRAPH, IMAGE, PHRASE, REPORT, SAME, SIDES, Lengths, Part, Peers
 from radrank.bench.sides import in_process, questions
+from radrank.bench.throughput import Throughput
 from radrank.bench.turns import Ratio
 from radrank.core.errors import InvalidQuery
 from radrank.core.ranking import SearchQuery, VectorQuery
@@ -127,6 +128,8 @@ def result(*, scores: float = 2e-6, same_hits: bool = True) -> Peers:
     ]
     return Peers(
         parts=parts,
+        throughput=[Throughput(kind="text", ours=40.0, server=38.0, threads=2, clients=16, refused=0)],
+        engines={"text_encoder": "openvino 2026, bf16", "reranker_gcn": "not shown"},
         scores=scores,
         vectors={"image": 1e-7, "report": 2e-7},
         same_hits=same_hits,
@@ -145,6 +148,9 @@ def test_the_report_tells_times_ratios_and_what_was_asked_for():
     assert f"| {PHRASE} | 8 | 80.00 | 10.00 | 12.00 | 8.00 [7.00, 9.50] | 7.50 | 8.00 [7.00, 9.50] | 6 × |" in told
     assert "`radrank bench peers --out results`" in told
     assert "9 tokens, padded to 16 by us and to 256 by torch + PyG" in told
+    assert "- text_encoder: openvino 2026, bf16." in told
+    assert "not shown" not in told
+    assert "| text | 40.0 | 38.0 | 0.95 | 0 | 0.9 |" in told
     assert "held" in told
     assert "failed" not in told
 
