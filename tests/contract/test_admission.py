@@ -70,7 +70,17 @@ def computing(running, pool):
 
 def filled(running, pool):
     """Takes both places: one call computes, one waits for its turn."""
-    return [computing(running, pool), pool.submit(running.search)]
+    return [computing(running, pool), pool.submit(admitted, running)]
+
+
+def admitted(running):
+    """A search that tries again while another call has its place: `refusal` may have come before it."""
+    while True:
+        try:
+            return running.search()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
 
 
 def refusal(running) -> grpc.RpcError:
