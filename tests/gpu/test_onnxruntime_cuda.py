@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from helpers.feeds import feed_of, model_of
+from helpers.made_up import tiny_bundle
 from helpers.process import started
 from radrank.bench.footprint import make_home
 from radrank.bench.sides import questions
@@ -19,14 +20,12 @@ from radrank.core.errors import RadrankError
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import converted
 from radrank.engines.encoder import Tokens
-from radrank.engines.engine import Engine, Model
+from radrank.engines.engine import Engine
 from radrank.engines.manifest import read_manifest
-from radrank.engines.models import models
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.onnxruntime_gpu import GpuEngine
 from radrank.engines.parity import LEAST, agreement, check, read_golden
 from radrank.export.conversion import write_conversions
-from radrank.export.golden import random_batch
 
 pytestmark = pytest.mark.gpu
 
@@ -35,26 +34,12 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 CANDIDATES, STUDIES = 40, 200
 
 
-def model_of(name: str, *batches: int) -> Model:
-    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=batches)[name]
-
-
-def feed_of(name: str, count: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([count, seed])
-    if name == "image_encoder":
-        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
-    if name == "text_encoder":
-        return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
-    inputs = read_manifest(tiny_bundle())[0].rerankers[name.removeprefix("reranker_")].inputs
-    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=CANDIDATES).feed(inputs))
-
-
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory) -> Path:
     """The tiny bundle in fp16; skips where this machine can't run it."""
     directory = tmp_path_factory.mktemp("converted")
     try:
-        GpuEngine(model_of("image_encoder", 1), "onnxruntime-cuda", kept=directory).close()
+        GpuEngine(model_of("image_encoder", (1,)), "onnxruntime-cuda", kept=directory).close()
     except RadrankError as error:
         pytest.skip(str(error))
     list(write_conversions(tiny_bundle(), directory, "fp16", step=nullcontext))
@@ -66,7 +51,7 @@ def opened(plans) -> Iterator:
     engines: list[Engine] = []
 
     def engine(name: str, *batches: int, precision: str = "fp16", graphs: bool = True) -> GpuEngine:
-        model = converted(plans, model_of(name, *batches), precision)
+        model = converted(plans, model_of(name, batches), precision)
         engines.append(GpuEngine(model, "onnxruntime-cuda", kept=plans, graphs=graphs))
         return engines[-1]
 
@@ -81,9 +66,9 @@ def opened(plans) -> Iterator:
 def test_answers_are_those_of_the_cpu_every_time(opened, name, precision, graphs):
     engine = opened(name, 1, 4, precision=precision, graphs=graphs)
     assert engine.captured is graphs, "every model of a bundle can be captured"
-    cpu, output = CpuEngine(model_of(name, 1, 4), threads=1), engine.outputs[0].name
+    cpu, output = CpuEngine(model_of(name), threads=1), engine.outputs[0].name
     for count in (1, 4, 2, 3, 1):
-        feed = feed_of(name, count)
+        feed = feed_of(name, count, candidates=CANDIDATES)
         answer = engine.run(feed)[output]
         np.testing.assert_allclose(answer, cpu.run(feed)[output], atol=TOLERANCE[precision])
         np.testing.assert_array_equal(engine.run(feed)[output], answer)
@@ -103,7 +88,7 @@ def test_a_request_alone_among_8_and_among_32_has_one_answer(opened, name):
     """Bit for bit: every run has the same size, whatever came together."""
     engine = Batching(opened(name, 32), most=32, delay=0.05)
     output = engine.outputs[0].name
-    feeds = [feed_of(name, 1, seed=seed) for seed in range(32)]
+    feeds = [feed_of(name, 1, seed=seed, candidates=CANDIDATES) for seed in range(32)]
     alone = engine.run(feeds[0])[output]
     for company in (8, 32):
         with ThreadPoolExecutor(company) as pool:

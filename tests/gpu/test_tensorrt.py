@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from helpers.feeds import BATCHES, feed_of
+from helpers.made_up import tiny_bundle
 from radrank.core.errors import RadrankError
 from radrank.engines.cuda import Cuda
 from radrank.engines.flavours import FLAVOURS
@@ -17,11 +18,9 @@ from radrank.engines.manifest import read_manifest
 from radrank.engines.models import models
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.tensorrt import TensorRTEngine
-from radrank.export.golden import random_batch
 from radrank.export.tensorrt import PlanSettings, build_plans
 
 pytestmark = pytest.mark.gpu
-BATCHES = (1, 4)
 
 
 @contextmanager
@@ -50,16 +49,6 @@ def plans(flavour, tmp_path_factory) -> Path:
         settings = PlanSettings(flavour=flavour, precision=precision, batches=BATCHES)
         list(build_plans(tiny_bundle(), directory, settings, step=unseen))
     return directory
-
-
-def feed_of(name: str, count: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(count)
-    if name == "image_encoder":
-        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
-    if name == "text_encoder":
-        return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
-    inputs = read_manifest(tiny_bundle())[0].rerankers[name.removeprefix("reranker_")].inputs
-    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=25).feed(inputs))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from radrank.bench.perf_analyzer import Load, Reading
+from radrank.bench.turns import Ratio
 
 OURS, TRITON = SIDES = ("our server", "Triton")
 CLOSED = (1, 4, 16)
@@ -18,24 +19,12 @@ Measure = Callable[[str, Load], Reading | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Times:
-    """How many times as fast: the median over rounds, and the lowest and the highest of them."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One load of one kind of query. readings: medians over stable turns by side, None where none was stable.
 
     stable: how many turns were, by side
-    faster: ours, in rounds where both were stable; by throughput in a closed loop, and by p50 where both get the same
-    requests a second
+    faster: ours, the median over rounds where both were stable, and the lowest and the highest of them; by throughput
+    in a closed loop, and by p50 where both get the same requests a second
     """
 
     kind: str
@@ -44,7 +33,7 @@ class Row:
     rate: float | None
     readings: Mapping[str, Reading | None]
     stable: Mapping[str, int]
-    faster: Times | None
+    faster: Ratio | None
 
 
 def closed_and_open(kind: str, measure: Measure, *, rounds: int, step: Callable[[], None]) -> list[Row]:
@@ -91,7 +80,7 @@ def _row(kind: str, load: Load, taken: Mapping[str, Sequence[Reading | None]]) -
         rate=load.rate,
         readings={side: _median(found) for side, found in stable.items()},
         stable={side: len(found) for side, found in stable.items()},
-        faster=Times(value=median(ratios), low=min(ratios), high=max(ratios)) if ratios else None,
+        faster=Ratio(value=median(ratios), low=min(ratios), high=max(ratios)) if ratios else None,
     )
 
 

@@ -27,7 +27,7 @@ Times = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
-    """A ratio of two medians, and the interval that 95 % of bootstrap draws over questions fall into."""
+    """A ratio and the interval about it; of `ratio`, that into which 95 % of bootstrap draws over questions fall."""
 
     value: float
     low: float

@@ -57,7 +57,7 @@ class OpenVinoEngine:
         request = self._request()
         try:
             found = request.infer(dict(given), share_inputs=True)
-            return {name: np.array(found[place]) for place, name in enumerate(self._names)}
+            return {name: found[place] for place, name in enumerate(self._names)}  # copies: outputs are not shared
         finally:
             self._idle.put(request)
 

@@ -7,29 +7,12 @@ import logging
 import numpy as np
 import pytest
 
+from helpers.feeds import feed_of, model_of
 from helpers.gpu_sessions import Package
-from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.engines import onnxruntime_gpu
-from radrank.engines.engine import Model
-from radrank.engines.manifest import read_manifest
-from radrank.engines.models import models
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.onnxruntime_gpu import GpuEngine
-from radrank.export.golden import random_batch
-
-BATCHES = (1, 4)
-
-
-def model_of(name: str) -> Model:
-    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=BATCHES)[name]
-
-
-def feed_of(model: Model, count: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(count)
-    if model.name == "image_encoder":
-        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
-    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=25).feed(list(model.buckets[0])))
 
 
 @pytest.fixture
@@ -45,7 +28,7 @@ def answers_as_the_cpu_does(engine: GpuEngine, name: str) -> None:
     model = model_of(name)
     cpu, output = CpuEngine(model, threads=1), engine.outputs[0].name
     for count in (1, 2, 4, 1):
-        feed = feed_of(model, count)
+        feed = feed_of(model.name, count)
         np.testing.assert_allclose(engine.run(feed)[output], cpu.run(feed)[output], atol=1e-5)
 
 
@@ -103,4 +86,4 @@ def test_a_closed_engine_says_that_it_is(opened):
     engine = opened("image_encoder", Package())
     engine.close()
     with pytest.raises(Unavailable, match="closed"):
-        engine.run(feed_of(model_of("image_encoder"), 1))
+        engine.run(feed_of("image_encoder", 1))

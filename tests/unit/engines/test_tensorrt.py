@@ -13,34 +13,16 @@ import numpy as np
 import pytest
 
 from helpers import gpu
-from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from helpers.feeds import feed_of, model_of
 from radrank.core.errors import InvalidQuery, Mismatch, MissingExtra, NotFound, Unavailable
 from radrank.engines import flavours
 from radrank.engines.buckets import pad_value
 from radrank.engines.cuda import Cuda
 from radrank.engines.engine import Model
-from radrank.engines.manifest import read_manifest
-from radrank.engines.models import models
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.tensorrt import TensorRTEngine
-from radrank.export.golden import random_batch
 
 MODELS = ("image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat")
-BATCHES = (1, 4)
-
-
-def model_of(name: str) -> Model:
-    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=BATCHES)[name]
-
-
-def feed_of(model: Model, count: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(count)
-    if model.name == "image_encoder":
-        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
-    if model.name == "text_encoder":
-        return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
-    batch = random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=25)
-    return dict(batch.feed(list(model.buckets[0])))
 
 
 class Place(SimpleNamespace):
@@ -67,8 +49,8 @@ def place(tmp_path, monkeypatch):
 def test_padded_to_a_bucket_and_cut_back_answers_are_those_of_the_model(place, name, count):
     model = model_of(name)
     engine, expected = place(model).open(model), CpuEngine(model, threads=1)
-    engine.warm_up([feed_of(model, 4)])  # leaves its rows in the buffers
-    feed = feed_of(model, count)
+    engine.warm_up([feed_of(model.name, 4)])  # leaves its rows in the buffers
+    feed = feed_of(model.name, count)
     answer = engine.run(feed)
     assert {key: value.shape[0] for key, value in answer.items()} == dict.fromkeys(answer, count)
     for key, value in expected.run(feed).items():
@@ -90,7 +72,7 @@ def test_a_request_allocates_nothing_and_launches_one_graph(place, name):
     engine = here.open(model)
     made, waits = here.cuda.made, here.cuda.waits
     for count in (1, 2, 4) * 5:
-        engine.run(feed_of(model, count))
+        engine.run(feed_of(model.name, count))
     assert here.cuda.made == made
     assert (here.cuda.launches, here.cuda.waits - waits) == (15, 15)
     assert sum(isinstance(held, list) for held in here.cuda.held) == len(model.buckets)
@@ -99,23 +81,23 @@ def test_a_request_allocates_nothing_and_launches_one_graph(place, name):
 def test_answers_are_the_callers_own(place):
     model = model_of("image_encoder")
     engine = place(model).open(model)
-    first = engine.run(feed_of(model, 1))["vectors"]
+    first = engine.run(feed_of(model.name, 1))["vectors"]
     kept = first.copy()
-    engine.run(feed_of(model, 4))
+    engine.run(feed_of(model.name, 4))
     np.testing.assert_array_equal(first, kept)
 
 
 def test_images_past_the_largest_bucket_go_in_parts_but_graphs_are_refused(place):
     model = model_of("image_encoder")
     here = place(model)
-    feed = feed_of(model, 11)
+    feed = feed_of(model.name, 11)
     np.testing.assert_allclose(
         here.open(model).run(feed)["vectors"], CpuEngine(model, threads=1).run(feed)["vectors"], atol=1e-5
     )
     assert here.cuda.launches == 3
     reranker = model_of("reranker_gcn")
     with pytest.raises(InvalidQuery, match="no bucket of this engine holds"):
-        place(reranker).open(reranker).run(feed_of(reranker, 5))
+        place(reranker).open(reranker).run(feed_of(reranker.name, 5))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +123,7 @@ def test_tables_of_requests_that_are_not_there_lead_nowhere():
 def test_calls_of_many_threads_get_their_own_answers(place, lanes):
     model = model_of("text_encoder")
     engine, expected = place(model).open(model, lanes=lanes), CpuEngine(model, threads=1)
-    feeds = [feed_of(model, 1 + turn % 4) for turn in range(24)]
+    feeds = [feed_of(model.name, 1 + turn % 4) for turn in range(24)]
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(engine.run, feeds))
     for feed, answer in zip(feeds, answers, strict=True):
@@ -157,7 +139,7 @@ def test_closing_gives_everything_back(place):
     engine.close()
     assert here.cuda.held == []
     with pytest.raises(Unavailable, match="closed"):
-        engine.run(feed_of(model, 1))
+        engine.run(feed_of(model.name, 1))
 
 
 def test_an_engine_that_does_not_open_leaves_nothing_behind(place):
@@ -175,7 +157,7 @@ def test_what_cannot_be_captured_runs_without_a_graph_and_says_so(place, caplog)
     here.trt.capturable = False
     with caplog.at_level(logging.WARNING):
         engine = here.open(model)
-    feed = feed_of(model, 2)
+    feed = feed_of(model.name, 2)
     np.testing.assert_allclose(engine.run(feed)["vectors"], CpuEngine(model, threads=1).run(feed)["vectors"], atol=1e-5)
     assert here.cuda.launches == 0
     assert "runs without a CUDA graph" in caplog.text
@@ -199,7 +181,7 @@ def test_the_full_tensorrt_goes_the_same_way_without_that(place):
     gpu.plan_of(model, here.plans, flavour="tensorrt")
     engine = here.open(model, flavour="tensorrt")
     assert engine.manifest.runtime == "tensorrt 9.9.9 sm86"
-    assert engine.run(feed_of(model, 2))["vectors"].shape[0] == 2
+    assert engine.run(feed_of(model.name, 2))["vectors"].shape[0] == 2
     assert not list(here.plans.glob("*.jit"))
 
 

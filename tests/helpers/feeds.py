@@ -1,0 +1,30 @@
+"""The tiny bundle's models, and made-up arrays that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from radrank.engines.engine import Model
+from radrank.engines.manifest import read_manifest
+from radrank.engines.models import models
+from radrank.export.golden import random_batch
+
+BATCHES = (1, 4)
+
+
+def model_of(name: str, batches: Sequence[int] = BATCHES) -> Model:
+    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=batches)[name]
+
+
+def feed_of(name: str, count: int, *, seed: int = 0, candidates: int = 25) -> dict[str, np.ndarray]:
+    """So many requests; the same arrays for the same numbers."""
+    rng = np.random.default_rng([count, seed])
+    if name == "image_encoder":
+        return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
+    if name == "text_encoder":
+        return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
+    inputs = read_manifest(tiny_bundle())[0].rerankers[name.removeprefix("reranker_")].inputs
+    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=candidates).feed(inputs))
