@@ -45,6 +45,16 @@ def beliefs_of(m: Modality, degrees: Sequence[float]) -> np.ndarray:
     return np.array([[d / 100, float(m is REPORT), 0.5] for d in degrees], np.float32).reshape(-1, 3)
 
 
+def believing(nodes: Nodes, other: Nodes | None, degrees: Sequence[float]) -> Nodes:
+    """The nodes with these beliefs; the item of the other modality that stands in the same place is the pair."""
+    facts = nodes.facts.base.copy()
+    width = facts.shape[1] // 3
+    facts[:, :width] = beliefs_of(nodes.modality, degrees)
+    if other is not None:
+        facts[:, width : 2 * width] = beliefs_of(other.modality, degrees)
+    return replace(nodes, facts=Column(facts))
+
+
 def cosine(*degrees: float | None) -> list[float]:
     """Cosines of differences in degrees, 0 for None."""
     return pytest.approx([0.0 if d is None else float(np.cos(np.deg2rad(d))) for d in degrees], abs=1e-6)
@@ -60,7 +70,7 @@ def archive_of(degrees: Sequence[float] = ARCHIVE) -> dict[Modality, Nodes]:
         layout=LAYOUT,
         width=SETTINGS.table_width,
     )
-    return {m: replace(nodes[m], beliefs=Column(beliefs_of(m, degrees))) for m in Modality}
+    return {m: believing(nodes[m], nodes[m.other], degrees) for m in Modality}
 
 
 def builder_of(archive: Mapping[Modality, Nodes] | None = None, settings: GraphSettings = SETTINGS) -> GraphBuilder:
@@ -73,7 +83,7 @@ def builder_of(archive: Mapping[Modality, Nodes] | None = None, settings: GraphS
         layout=LAYOUT,
         width=settings.table_width,
     )
-    gallery = {m: replace(gallery[m], beliefs=Column(beliefs_of(m, GALLERY))) for m in Modality}
+    gallery = {m: believing(gallery[m], None, GALLERY) for m in Modality}
     return GraphBuilder(gallery=gallery, archive=archive, layout=LAYOUT, settings=settings)
 
 

@@ -115,14 +115,13 @@ class InPyg(nn.Module):
         self.layer, self.data, self.conv = layer, data, hetero_conv_of(layer)
 
     def forward(self, states: Mapping[str, Tensor], _arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        real = {t: found.flatten(end_dim=-2)[self.data[t].place] for t, found in states.items()}
+        real = {t: found[self.data[t].place] for t, found in states.items()}
         heard: dict[str, Tensor] = self.conv(real, self.data.edge_index_dict, **self._edges())
         new = dict(states)
         for t in (QUERY, CANDIDATE):
             own = real[t] + F.relu(self.layer.roots[t](real[t]) + heard[t])
-            flat = torch.zeros_like(states[t]).flatten(end_dim=-2)
-            flat[self.data[t].place] = self.layer.norms[t](own)
-            new[t] = flat.reshape(states[t].shape)
+            new[t] = torch.zeros_like(states[t])
+            new[t][self.data[t].place] = self.layer.norms[t](own)
         return new
 
     def _edges(self) -> dict[str, Any]:

@@ -58,10 +58,10 @@ class PygLayer(nn.Module):
         self.roots, self.norms = layer.roots, layer.norms
 
     def forward(self, states: Mapping[str, Tensor], arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-        data, flat = arrays["data"], {name: state.flatten(end_dim=-2) for name, state in states.items()}
-        heard = self.conv(flat, data.edge_index_dict, edge_weight_dict=data.collect("edge_weight"))
-        new = {t: self.norms[t](flat[t] + F.relu(self.roots[t](flat[t]) + heard[t])) for t in (QUERY, CANDIDATE)}
-        return {**states, **{t: state.reshape(states[t].shape) for t, state in new.items()}}
+        data = arrays["data"]
+        heard = self.conv(states, data.edge_index_dict, edge_weight_dict=data.collect("edge_weight"))
+        new = {t: self.norms[t](states[t] + F.relu(self.roots[t](states[t]) + heard[t])) for t in (QUERY, CANDIDATE)}
+        return {**states, **new}
 
 
 class Careful:
@@ -83,7 +83,7 @@ class Careful:
         nodes, degree = view.nodes, view.settings.neighbours
         self.ids = {m: view.ids(nodes[m].study) for m in Modality}
         self.vectors = {m: torch.from_numpy(np.array(nodes[m].vectors.base)) for m in Modality}
-        self.facts = {m: torch.from_numpy(nodes[m].facts(np.arange(len(nodes[m])), nodes[m.other])) for m in Modality}
+        self.facts = {m: torch.from_numpy(np.array(nodes[m].facts.base)) for m in Modality}
         self.tables, self.indexes = {}, {}
         for m in Modality:
             for among, table in ((m, nodes[m].same), (m.other, nodes[m].cross)):

@@ -89,7 +89,7 @@ class Floors:
             query=vector, query_modality=source, target=target, candidates=found, bridges=bridges
         )
         feed = self._builder.batch([graph]).feed([given.name for given in self._engine.inputs])
-        vectors = len(found) * self._view.nodes[target].vectors.width * vector.itemsize
+        vectors = len(found) * vector.nbytes
         return feed, vectors + sum(array.nbytes for array in feed.values())
 
 

@@ -161,7 +161,6 @@ class GraphBuilder:
         self.layout = layout
         self.settings = settings
         self._shuffles = {m: _shuffle(len(archive[m])) for m in Modality} if settings.shuffled else None
-        self._whole: dict[Modality, NDArray[np.float32]] = {}
 
     def build(
         self,
@@ -191,7 +190,7 @@ class GraphBuilder:
                 table.cosines.take(candidates.rows),
                 shunned,
                 settings.neighbours,
-                own=ranked.study[candidates.rows],
+                own=ranked.study.take(candidates.rows),
             )
             near = bridges[m]
             edges[f"query_{m}"] = self._heard(
@@ -214,34 +213,24 @@ class GraphBuilder:
         small archive: in training
         """
         width = bucket(max(len(g.candidates) for g in graphs), self.settings.candidate_buckets)
-        count = len(graphs)
         arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
             "direction": np.array([DIRECTIONS.index((g.query_modality, g.target)) for g in graphs], dtype=np.int64),
             "query": self.layout.beliefs(np.stack([g.query for g in graphs])),
-            "candidate": np.zeros((count, width, self.layout.beliefs_width), dtype=np.float32),
-            "base": np.zeros((count, width), dtype=np.float32),
-            "mask": np.zeros((count, width), dtype=np.float32),
+            "candidate": _stacked([self.gallery[g.target].beliefs(g.candidates.rows) for g in graphs], width),
+            "base": _stacked([g.candidates.cosines for g in graphs], width),
+            "mask": _stacked([np.ones(len(g.candidates), dtype=np.float32) for g in graphs], width),
         }
+        rows: dict[str, NDArray[np.int64]] = {}
         for relation in RELATIONS:
-            rows = 1 if relation.target == QUERY else width
-            shape = (count, rows, graphs[0].edges[relation.name].idx.shape[1])
-            arrays[f"{relation.name}.idx"] = np.full(shape, NO_ROW, dtype=np.int64)
-            arrays[f"{relation.name}.weight"] = np.zeros(shape, dtype=np.float32)
-        for b, graph in enumerate(graphs):
-            found = len(graph.candidates)
-            arrays["candidate"][b, :found] = self.gallery[graph.target].beliefs.take(graph.candidates.rows)
-            arrays["base"][b, :found] = graph.candidates.cosines
-            arrays["mask"][b, :found] = 1.0
-            for name, edges in graph.edges.items():
-                arrays[f"{name}.idx"][b, : len(edges.idx)] = edges.idx
-                arrays[f"{name}.weight"][b, : len(edges.weight)] = edges.weight
-        rows_of = {r.name: np.asarray(arrays[f"{r.name}.idx"], dtype=np.int64) for r in ARCHIVE_RELATIONS}
+            name, targets = relation.name, 1 if relation.target == QUERY else width
+            found = _stacked([g.edges[name].idx for g in graphs], targets, NO_ROW).astype(np.int64)
+            arrays[f"{name}.idx"] = found
+            arrays[f"{name}.weight"] = _stacked([g.edges[name].weight for g in graphs], targets)
+            if relation in ARCHIVE_RELATIONS:
+                rows[name] = found
         for m in Modality:
-            if whole:
-                arrays[m.value] = self._facts_of_all(m)
-            else:
-                arrays[m.value] = self._copied(m, rows_of, arrays)
-        return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs), rows=rows_of)
+            arrays[m.value] = self.archive[m].facts.whole if whole else self._copied(m, rows, arrays)
+        return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs), rows=rows)
 
     def _heard(
         self,
@@ -262,13 +251,14 @@ class GraphBuilder:
             if self._shuffles:
                 rows = np.where(rows >= 0, self._shuffles[m][rows], NO_ROW)
             safe = np.maximum(rows, 0)
-            keep = (rows >= 0) & nodes.alive[safe]
+            keep = rows >= 0
+            keep &= nodes.alive.take(safe)
             if len(shunned):
-                keep &= ~np.isin(nodes.study[safe], shunned)
+                keep &= ~np.isin(nodes.study.take(safe), shunned)
             if self._shuffles and own is not None:  # tables leave out the own study, chance does not
-                keep &= nodes.study[safe] != own[:, None]
+                keep &= nodes.study.take(safe) != own[:, None]
         kept, weight = first_kept(rows, cosines, keep, k)
-        return Edges(idx=kept.astype(np.int32), weight=_clipped(weight))
+        return Edges(idx=kept.astype(np.int32, copy=False), weight=_clipped(weight))
 
     def _among(self, vectors: NDArray[np.float32]) -> Edges:
         """kNN edges between the candidates themselves. vectors: float32 [K, d]."""
@@ -279,8 +269,10 @@ class GraphBuilder:
         if near > 0:
             cosines = vectors @ vectors.T
             np.fill_diagonal(cosines, -np.inf)
-            idx[:, :near] = top_k(cosines, near)
-            weight[:, :near] = _clipped(np.take_along_axis(cosines, idx[:, :near].astype(np.int64), axis=1))
+            best = top_k(cosines, near)
+            idx[:, :near] = best
+            best += np.arange(0, count * count, count)[:, None]  # places in the whole of it
+            weight[:, :near] = _clipped(cosines.take(best))
             if self._shuffles:
                 led = _shuffle(count)[idx[:, :near]]
                 itself = led == np.arange(count)[:, None]  # chance may lead back to where an edge ends
@@ -294,7 +286,10 @@ class GraphBuilder:
         rows_of: Mapping[str, NDArray[np.int64]],
         arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]],
     ) -> NDArray[np.float32]:
-        """Facts of every edge's source, one after the other, and the edges' places among them."""
+        """Facts of every edge's source, one after the other, and the edges' places among them.
+
+        What stands where there is no edge is never read.
+        """
         taken, start = [], 0
         for relation in ARCHIVE_RELATIONS:
             if relation.source == m:
@@ -303,13 +298,10 @@ class GraphBuilder:
                 arrays[f"{relation.name}.idx"] = np.where(rows >= 0, places, NO_ROW)
                 taken.append(rows.ravel())
                 start += rows.size
-        return self.archive[m].facts(np.concatenate(taken), self.archive[m.other])
-
-    def _facts_of_all(self, m: Modality) -> NDArray[np.float32]:
-        if m not in self._whole:
-            rows = np.arange(len(self.archive[m]), dtype=np.int64)
-            self._whole[m] = self.archive[m].facts(rows, self.archive[m.other])
-        return self._whole[m]
+        if not len(self.archive[m]):
+            return np.zeros((start, 3 * self.layout.beliefs_width), dtype=np.float32)
+        facts: NDArray[np.float32] = self.archive[m].facts.take(np.maximum(np.concatenate(taken), 0))
+        return facts
 
 
 def batch_shapes(
@@ -350,6 +342,17 @@ def bucket(size: int, buckets: Sequence[int]) -> int:
 def _shuffle(count: int) -> NDArray[np.int64]:
     """A permutation, the same for the same count."""
     return np.random.default_rng(count).permutation(count)
+
+
+def _stacked(parts: Sequence[NDArray[Any]], rows: int, padding: float = 0) -> NDArray[Any]:
+    """[B, rows, …] of B arrays, each padded to so many rows."""
+    if len(parts) == 1 and len(parts[0]) == rows:
+        return parts[0][None]
+    first = parts[0]
+    stacked = np.full((len(parts), rows, *first.shape[1:]), padding, dtype=first.dtype)
+    for b, part in enumerate(parts):
+        stacked[b, : len(part)] = part
+    return stacked
 
 
 def _clipped(cosines: NDArray[np.float32]) -> NDArray[np.float32]:

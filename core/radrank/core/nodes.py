@@ -27,8 +27,9 @@ class Column:
         return len(self.base) + len(self.fresh)
 
     @property
-    def width(self) -> int:
-        return int(self.base.shape[1])
+    def whole(self) -> NDArray[Any]:
+        """All rows as one array."""
+        return np.concatenate([self.base, self.fresh]) if len(self.fresh) else self.base
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
         """The rows [..., width], by global row number; all must exist."""
@@ -58,45 +59,46 @@ class Neighbours:
 class Nodes:
     """All items of one modality in one role (gallery or archive).
 
-    vectors: float32 [n, d], unit; beliefs: float32 [n, c], what these say of normal and every finding group
+    vectors: float32 [n, d], unit
+    facts: float32 [n, 3 c], what the graph tells of each, as `facts_of` has it: for a mere gallery its beliefs alone
     study: int32 [n], index of each item's study
     same, cross: kNN tables into the archive items of this and of the other modality
-    pairs: int32 [n], row of the same study's item of the other modality, −1 without one and for a mere gallery
-    findings: uint8 [n, c], what is known of the study: 1 for normal, or for each of its finding groups; all 0 where
-    nothing is known, and for a mere gallery
     normal: int8 [n], 1 normal, −1 abnormal, 0 unknown (0 throughout for a mere gallery)
     alive: bool [n], False for what was deleted or replaced since the snapshot
     """
 
     modality: Modality
     vectors: Column
-    beliefs: Column
+    facts: Column
     study: NDArray[np.int32]
     same: Neighbours
     cross: Neighbours
-    pairs: Column
-    findings: Column
     normal: NDArray[np.int8]
     alive: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def facts(self, rows: Rows, other: Nodes) -> NDArray[np.float32]:
-        """What the graph tells of archive items: float32 [n, 3 c], their beliefs, those of their pairs, their findings.
+    def beliefs(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """What the vectors of these rows say of normal and every finding group: float32 [..., c]."""
+        facts = self.facts.take(rows)
+        return facts[..., : facts.shape[-1] // 3]
 
-        rows: int64 [n]; what stands for −1 is never read. other: the archive's items of the other modality.
-        """
-        width = self.findings.width
-        told = np.zeros((len(rows), 3 * width), dtype=np.float32)
-        if len(self):
-            known = np.maximum(rows, 0)
-            told[:, :width] = self.beliefs.take(known)
-            told[:, 2 * width :] = self.findings.take(known)
-            if len(other):
-                pairs = self.pairs.take(known)
-                told[:, width : 2 * width] = other.beliefs.take(np.maximum(pairs, 0)) * (pairs >= 0)[:, None]
-        return told
+
+def facts_of(
+    beliefs: NDArray[np.float32],
+    of_pairs: NDArray[np.float32],
+    pairs: NDArray[np.int32],
+    findings: NDArray[np.uint8],
+) -> NDArray[np.float32]:
+    """Side by side what is believed of items, what is believed of their pairs, and what is known: float32 [n, 3 c].
+
+    beliefs: float32 [n, c], of normal and every finding group; of_pairs: those of the other modality's items [m, c]
+    pairs: int32 [n], the other modality's item of the same study, −1 without one: nothing is believed of that
+    findings: uint8 [n, c], 1 for normal or for each of the study's finding groups; all 0 where nothing is known
+    """
+    paired = of_pairs[np.maximum(pairs, 0)] * (pairs >= 0)[:, None] if len(of_pairs) else np.zeros_like(beliefs)
+    return np.concatenate([beliefs, paired, findings], axis=1, dtype=np.float32)
 
 
 def neighbour_table(
@@ -119,12 +121,10 @@ def first_kept(
     if rows.shape[1] < width:
         gap = ((0, 0), (0, width - rows.shape[1]))
         rows, values, keep = np.pad(rows, gap), np.pad(values, gap), np.pad(keep, gap)
-    if not keep[:, :width].all():
-        order = np.argsort(~keep, axis=1, kind="stable")[:, :width]
-        rows = np.take_along_axis(rows, order, axis=1)
-        values = np.take_along_axis(values, order, axis=1)
-        keep = np.take_along_axis(keep, order, axis=1)
-    rows, values, keep = rows[:, :width], values[:, :width], keep[:, :width]
+    if keep[:, :width].all():
+        return rows[:, :width], values[:, :width]
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :width]
+    rows, values, keep = (np.take_along_axis(part, order, axis=1) for part in (rows, values, keep))
     return np.where(keep, rows, NO_ROW), np.where(keep, values, np.float32(0.0)).astype(np.float32, copy=False)
 
 
@@ -151,18 +151,20 @@ def exact_nodes(
 ) -> dict[Modality, Nodes]:
     """An archive held in memory, its tables by exact scan: for training, evaluation and small archives.
 
-    vectors: float32 [n, d] per modality; studies, normal and findings: as in Nodes; width: of the kNN tables.
+    vectors: float32 [n, d] per modality; studies and normal: as in Nodes; findings: as in `facts_of`; width: of the
+    kNN tables
     """
+    beliefs = {m: layout.beliefs(vectors[m]) for m in Modality}
     return {
         m: Nodes(
             modality=m,
             vectors=Column(vectors[m]),
-            beliefs=Column(layout.beliefs(vectors[m])),
+            facts=Column(
+                facts_of(beliefs[m], beliefs[m.other], paired_rows(studies[m], studies[m.other]), findings[m])
+            ),
             study=studies[m],
             same=exact_table(vectors[m], studies[m], vectors[m], studies[m], width),
             cross=exact_table(vectors[m], studies[m], vectors[m.other], studies[m.other], width),
-            pairs=Column(paired_rows(studies[m], studies[m.other])),
-            findings=Column(findings[m]),
             normal=normal[m],
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )
@@ -188,12 +190,10 @@ def exact_gallery(
         m: Nodes(
             modality=m,
             vectors=Column(vectors[m]),
-            beliefs=Column(layout.beliefs(vectors[m])),
+            facts=Column(np.pad(layout.beliefs(vectors[m]), ((0, 0), (0, 2 * layout.beliefs_width)))),
             study=studies[m],
             same=table(m, m),
             cross=table(m, m.other),
-            pairs=Column(np.full(len(studies[m]), NO_ROW, dtype=np.int32)),
-            findings=Column(np.zeros((len(studies[m]), layout.beliefs_width), dtype=np.uint8)),
             normal=np.zeros(len(studies[m]), dtype=np.int8),
             alive=np.ones(len(studies[m]), dtype=np.bool_),
         )

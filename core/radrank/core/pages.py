@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAPPED_BYTES = 512 << 20  # some 250,000 vectors of 512 numbers: smaller archives are never trimmed
+MAPPED_BYTES = 320 << 20  # some 160,000 vectors of 512 numbers: smaller archives are never trimmed
 _SLICE = 32 << 20  # given back in about 0.2 ms, on the way of a search
 _STATM = Path("/proc/self/statm")  # Linux's alone: elsewhere nothing is trimmed
 

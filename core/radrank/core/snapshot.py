@@ -3,7 +3,7 @@
 SNAPSHOTS/CURRENT                    the name of the directory in use
 SNAPSHOTS/00000042-1f3a…/manifest.json
                          studies/    ids, patients, normal, dates, labels
-                         image/      vectors, beliefs, study, view, views, positions, kNN tables, pairs, index
+                         image/      vectors, facts, study, view, views, positions, kNN tables, index
                          report/     the same, without view, views and positions
 
 A study is at most one item of each modality: its images are searched as one vector, made of all of them.
@@ -29,14 +29,14 @@ from radrank.core.errors import Mismatch, NotFound
 from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
 from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
-from radrank.core.nodes import Column, Neighbours, neighbour_table, paired_rows
+from radrank.core.nodes import Column, Neighbours, facts_of, neighbour_table, paired_rows
 from radrank.core.pages import MappedFiles
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
 from radrank.core.records import Record
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, Vector, exact_neighbours
 
-SCHEMA_VERSION = 3  # 1 held an item for each image, 2 had no beliefs
+SCHEMA_VERSION = 4  # 1 held an item for each image, 2 had no beliefs, 3 had them apart from pairs and findings
 _CURRENT = "CURRENT"
 _IMAGE_COLUMNS: Mapping[str, type[np.integer]] = {"positions": np.int32, "view": np.int8, "views": np.uint8}
 _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, and they are exact
@@ -46,19 +46,19 @@ _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, an
 class Items:
     """The items of one modality in a snapshot, one a study, by study; arrays are memory-mapped.
 
+    facts: float32 [n, 3 c], as `nodes.facts_of` has them
     positions: int32 [n], place of the primary image among the study's; view: int8 [n], code of its view; views:
     uint8 [n], columns.view_bits of all the study's images. All are zero for reports.
     """
 
     vectors: Matrix
-    beliefs: NDArray[np.float32]
+    facts: NDArray[np.float32]
     study: NDArray[np.int32]
     positions: NDArray[np.int32]
     view: NDArray[np.int8]
     views: NDArray[np.uint8]
     same: Neighbours
     cross: Neighbours
-    pairs: NDArray[np.int32]
     index: CandidateIndex
 
 
@@ -215,32 +215,15 @@ class _GrowingFile:
         np.lib.format.write_array_header_1_0(self._file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-class _ItemFiles:
-    """The vectors of one modality's items, and their beliefs apart, so that a graph need not read whole vectors."""
-
-    def __init__(self, folder: Path, layout: VectorLayout) -> None:
-        self._layout = layout
-        self._vectors = _GrowingFile(folder / "vectors.npy", layout.dimensions)
-        self._beliefs = _GrowingFile(folder / "beliefs.npy", layout.beliefs_width)
-
-    def append(self, vector: Vector) -> None:
-        self._vectors.append(vector)
-        self._beliefs.append(self._layout.beliefs(vector))
-
-    def close(self) -> None:
-        self._vectors.close()
-        self._beliefs.close()
-
-
 def _write_items(building: Path, records: Iterable[Record], layout: VectorLayout) -> dict[str, int]:
     studies: list[Study] = []
     owners: dict[Modality, list[int]] = {m: [] for m in Modality}
     places: list[tuple[int, int, int]] = []
-    files: dict[Modality, _ItemFiles] = {}
+    files: dict[Modality, _GrowingFile] = {}
     with ExitStack() as stack:
         for m in Modality:
             (building / m.value).mkdir()
-            files[m] = stack.enter_context(closing(_ItemFiles(building / m.value, layout)))
+            files[m] = stack.enter_context(closing(_GrowingFile(building / m.value / "vectors.npy", layout.dimensions)))
         for row, record in enumerate(records):
             studies.append(record.study)
             item = record.image_item
@@ -256,8 +239,20 @@ def _write_items(building: Path, records: Iterable[Record], layout: VectorLayout
     columns = np.array(places, dtype=np.int64).reshape(-1, len(_IMAGE_COLUMNS))
     for (name, dtype), column in zip(_IMAGE_COLUMNS.items(), columns.T, strict=True):
         np.save(building / "image" / f"{name}.npy", column.astype(dtype))
-    _save_columns(building / "studies", StudyColumns.of(studies))
+    about = StudyColumns.of(studies)
+    _save_columns(building / "studies", about)
+    _write_facts(building, about, layout)
     return {"studies": len(studies)} | {f"{m}_items": len(owners[m]) for m in Modality}
+
+
+def _write_facts(building: Path, columns: StudyColumns, layout: VectorLayout) -> None:
+    """What the graph tells of items, side by side: it need not read whole vectors, nor look into several columns."""
+    findings = columns.findings(layout.groups)
+    study = {m: np.load(building / m.value / "study.npy") for m in Modality}
+    beliefs = {m: layout.beliefs(_mapped(building / m.value / "vectors.npy")) for m in Modality}
+    for m in Modality:
+        pairs = paired_rows(study[m], study[m.other])
+        np.save(building / m.value / "facts.npy", facts_of(beliefs[m], beliefs[m.other], pairs, findings[study[m]]))
 
 
 def _index(folder: Path, factory: IndexFactory) -> None:
@@ -281,8 +276,6 @@ def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: Gra
         table = neighbour_table(rows, cosines, own, studies, graph.table_width)
         np.save(building / m.value / f"{name}_rows.npy", table[0])
         np.save(building / m.value / f"{name}_cosines.npy", table[1])
-        if name == "cross":
-            np.save(building / m.value / "pairs.npy", paired_rows(own, studies))
 
 
 def _save_columns(folder: Path, columns: StudyColumns) -> None:
@@ -325,12 +318,11 @@ def _load_items(folder: Path, m: Modality, factory: IndexFactory, files: MappedF
     }
     return Items(
         vectors=vectors,
-        beliefs=files.open(folder / "beliefs.npy"),
+        facts=files.open(folder / "facts.npy"),
         study=study,
         **shown,
         same=_load_table(folder, "same", files),
         cross=_load_table(folder, "cross", files),
-        pairs=np.load(folder / "pairs.npy"),
         index=factory.load(folder / "index.bin", vectors, target=m),
     )
 

@@ -49,13 +49,19 @@ def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """
     width = scores.shape[-1]
     k = min(k, width)
-    # One number orders by score, then by place: a float's bits, as a whole number, are in the order of the floats.
-    bits = np.ascontiguousarray(-scores, dtype=np.float32).view(np.int32).astype(np.int64)
-    keys = (np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) << 32) | np.arange(width)
+    # One number orders by score, then by place: a float's bits, as a whole number, are in the order of the floats once
+    # those of numbers below zero are turned around, all but the sign. 0 − scores makes one zero of both.
+    bits = np.subtract(np.float32(0.0), scores, dtype=np.float32).view(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = bits.astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(width)
     if k < width:
-        keys = np.partition(keys, k - 1, axis=-1)[..., :k]
-    keys.sort(axis=-1)
-    return keys & 0xFFFFFFFF
+        keys.partition(k - 1, axis=-1)
+        keys = keys[..., :k]
+    keys = np.sort(keys, axis=-1)
+    keys &= 0xFFFFFFFF
+    return keys
 
 
 def exact_neighbours(queries: Matrix, gallery: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:

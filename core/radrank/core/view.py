@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from radrank.core.columns import StudyColumns, view_bits
 from radrank.core.filters import Filters
 from radrank.core.graph import Candidates, GraphSettings
-from radrank.core.nodes import NO_ROW, Column, Neighbours, Nodes, neighbour_table, paired_rows
+from radrank.core.nodes import NO_ROW, Column, Neighbours, Nodes, facts_of, neighbour_table, paired_rows
 from radrank.core.records import ImageItem, Record
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import Modality, Study
@@ -61,17 +61,14 @@ class View:
     def of(cls, snapshot: Snapshot, settings: GraphSettings) -> View:
         """The snapshot, unchanged."""
         columns = snapshot.columns
-        findings = columns.findings(snapshot.layout.groups)
         nodes = {
             m: Nodes(
                 modality=m,
                 vectors=Column(items.vectors),
-                beliefs=Column(items.beliefs),
+                facts=Column(items.facts),
                 study=items.study,
                 same=items.same,
                 cross=items.cross,
-                pairs=Column(items.pairs),
-                findings=Column(findings[items.study]),
                 normal=columns.normal[items.study],
                 alive=np.ones(len(items.study), dtype=np.bool_),
             )
@@ -166,10 +163,9 @@ class View:
         if len(nodes) > held:
             late = np.flatnonzero(allowed[held:])
             rows = np.concatenate([rows, late + held])
-            cosines = np.concatenate([cosines, nodes.vectors.fresh[late] @ query])
+            rows, cosines = _best_first(rows, np.concatenate([cosines, nodes.vectors.fresh[late] @ query]))
         self.snapshot.files.trim()
-        order = np.lexsort((rows, -cosines))[:k]
-        return Candidates(rows=rows[order], cosines=cosines[order])
+        return Candidates(rows=rows[:k], cosines=cosines[:k])
 
     def with_changes(
         self,
@@ -208,6 +204,8 @@ class View:
 
     def _of(self, name: str, studies: NDArray[np.integer]) -> NDArray[Any]:
         base, fresh = getattr(self.snapshot.columns, name), getattr(self._fresh.columns, name)
+        if not len(fresh):
+            return np.asarray(base).take(studies)
         is_fresh = studies >= len(base)
         taken = np.empty(len(studies), dtype=np.promote_types(base.dtype, fresh.dtype))
         taken[~is_fresh] = base[studies[~is_fresh]]
@@ -234,14 +232,15 @@ class View:
             while fetch < held:
                 found = items.index.search(query[None, :], fetch, source=source)
                 rows, cosines = found[0][0], found[1][0]
-                keep = allowed[rows]
-                rows, cosines = rows[keep], cosines[keep]
+                keep = allowed.take(rows)
+                if not keep.all():
+                    rows, cosines = rows[keep], cosines[keep]
                 if len(rows) >= k:
                     return rows, cosines
                 fetch *= 4
         rows = np.flatnonzero(allowed)
         vectors = items.vectors if len(rows) == held else items.vectors[rows]
-        return rows, vectors @ query
+        return _best_first(rows, vectors @ query)
 
     def _appended(self, records: Sequence[Record], images: Sequence[ImageItem]) -> _Fresh:
         fresh = self._fresh
@@ -280,6 +279,7 @@ class View:
         came = StudyColumns.of([record.study for record in records])
         normal = np.concatenate([self.snapshot.columns.normal, self._fresh.columns.normal, came.normal])
         told = came.findings(layout.groups)
+        beliefs = {m: layout.beliefs(new[m][0]) for m in Modality}
         change = {m: np.array(changes, dtype=np.int64)[new[m][1] - known] for m in Modality}
         joined: dict[Modality, Nodes] = {}
 
@@ -289,17 +289,16 @@ class View:
 
         for m in Modality:
             nodes = self.nodes[m]
-            # Pair tables hold row numbers, and rows are only ever appended: what stands in them stays true.
-            pairs = paired_rows(new[m][1], study[m.other])
+            # An item and its pair come and go together: what stands in the facts stays true.
+            pairs = paired_rows(new[m][1], new[m.other][1])
+            facts = facts_of(beliefs[m], beliefs[m.other], pairs, told[new[m][1] - known])
             joined[m] = Nodes(
                 modality=m,
                 vectors=Column(nodes.vectors.base, vectors_of[m]),
-                beliefs=Column(nodes.beliefs.base, np.concatenate([nodes.beliefs.fresh, layout.beliefs(new[m][0])])),
+                facts=Column(nodes.facts.base, np.concatenate([nodes.facts.fresh, facts])),
                 study=study[m],
                 same=extended(nodes.same, m, m),
                 cross=extended(nodes.cross, m, m.other),
-                pairs=Column(nodes.pairs.base, np.concatenate([nodes.pairs.fresh, pairs])),
-                findings=Column(nodes.findings.base, np.concatenate([nodes.findings.fresh, told[new[m][1] - known]])),
                 normal=normal[study[m]],
                 alive=alive[study[m]],
             )
@@ -339,6 +338,11 @@ class View:
             rows=Column(table.rows.base, np.concatenate([table.rows.fresh, table_rows])),
             cosines=Column(table.cosines.base, np.concatenate([table.cosines.fresh, table_cosines])),
         )
+
+
+def _best_first(rows: NDArray[np.int64], cosines: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    order = np.lexsort((rows, -cosines))
+    return rows[order], cosines[order]
 
 
 def _earlier_neighbours(

@@ -100,7 +100,7 @@ class HnswIndex:
         threads: int = 1,
     ) -> None:
         self._index = index
-        self._vectors = vectors
+        self._vectors = np.asarray(vectors)  # not as a memmap: every slice of one runs Python code
         self._ef = ef
         self._efs = dict(efs or {})
         self._asked = asked
@@ -149,9 +149,12 @@ class HnswIndex:
             alone = [self._block(query[None], k, seen) for query in queries]  # it does not say for which of them
             return np.concatenate([rows for rows, _ in alone]), np.concatenate([cosines for _, cosines in alone])
         found = labels[:, :k].astype(np.int64)  # best first
-        cosines = np.stack([self._vectors[row] @ query for row, query in zip(found, queries, strict=True)])
-        order = np.lexsort((found, -cosines), axis=1)
-        return np.take_along_axis(found, order, axis=1), np.take_along_axis(cosines, order, axis=1)
+        cosines = np.empty(found.shape, dtype=np.float32)
+        for rows, similar, query in zip(found, cosines, queries, strict=True):
+            anew = self._vectors.take(rows, axis=0) @ query
+            order = np.lexsort((rows, -anew))
+            rows[:], similar[:] = rows.take(order), anew.take(order)
+        return found, cosines
 
 
 class HnswFactory:

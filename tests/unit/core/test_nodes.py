@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from helpers.doubles import LAYOUT, joined
 from radrank.core.nodes import (
     Column,
-    Nodes,
     exact_gallery,
     exact_nodes,
+    facts_of,
     first_kept,
     neighbour_table,
     paired_rows,
@@ -30,7 +28,8 @@ def f32(*values: float) -> np.ndarray:
 
 def test_a_column_takes_from_its_base_and_from_its_fresh_rows():
     column = Column(np.array([[1, 1], [2, 2]]), np.array([[3, 3]]))
-    assert (len(column), column.width) == (3, 2)
+    assert len(column) == 3
+    assert column.whole.tolist() == [[1, 1], [2, 2], [3, 3]]
     assert column.take(np.array([2, 0])).tolist() == [[3, 3], [1, 1]]
     assert column.take(np.array([[1, 2], [2, 1]])).tolist() == [[[2, 2], [3, 3]], [[3, 3], [2, 2]]]
     assert Column(column.base).take(np.array([1])).tolist() == [[2, 2]]
@@ -120,78 +119,49 @@ def test_a_gallery_brings_neighbours_in_the_archive_but_neither_pairs_nor_labels
     studies = dict.fromkeys(Modality, own)
     gallery = exact_gallery(vectors=vectors, studies=studies, archive=world, layout=LAYOUT, width=5)
     for m in Modality:
-        assert gallery[m].pairs.base.tolist() == [-1] * 4
-        assert gallery[m].findings.base.shape == (4, 5)
-        assert not gallery[m].findings.base.any()
+        facts = gallery[m].facts.base
+        assert np.array_equal(facts[:, :5], LAYOUT.beliefs(vectors[m]))
+        assert facts.shape == (4, 15)
+        assert not facts[:, 5:].any()
         assert not gallery[m].normal.any()
-        assert np.array_equal(gallery[m].beliefs.base, LAYOUT.beliefs(vectors[m]))
         assert np.array_equal(gallery[m].cross.rows.base[:, 0], (vectors[m] @ world[m.other].vectors.base.T).argmax(1))
 
 
-def test_exact_nodes_bring_their_beliefs_and_the_row_of_their_pair(world):
+def test_exact_nodes_tell_what_is_believed_of_the_first_item_of_the_same_study(world):
     for m in Modality:
         nodes, other = world[m], world[m.other]
-        assert np.array_equal(nodes.beliefs.base, LAYOUT.beliefs(nodes.vectors.base))
-        for row, pair in enumerate(nodes.pairs.base.tolist()):
+        believed = LAYOUT.beliefs(other.vectors.base)
+        for row, facts in enumerate(nodes.facts.base):
             same = np.flatnonzero(other.study == nodes.study[row])
-            assert pair == (same[0] if len(same) else -1)
+            assert np.array_equal(facts[5:10], believed[same[0]] if len(same) else np.zeros(5))
 
 
 # -- facts ------------------------------------------------------------------------------------------------------------
 
 
-def nodes_of(m: Modality, beliefs: np.ndarray, pairs: np.ndarray, findings: np.ndarray, late: int = 0) -> Nodes:
-    """Items of whom only their facts matter; the last `late` of them are fresh."""
-    held = len(beliefs) - late
-    empty = exact_nodes(
-        vectors=dict.fromkeys(Modality, np.zeros((held, LAYOUT.dimensions), np.float32)),
-        studies=dict.fromkeys(Modality, np.arange(held, dtype=np.int32)),
-        normal=dict.fromkeys(Modality, np.zeros(held, np.int8)),
-        findings=dict.fromkeys(Modality, np.zeros((held, 2), np.uint8)),
-        layout=LAYOUT,
-        width=1,
-    )[m]
-    return replace(
-        empty,
-        vectors=Column(empty.vectors.base, np.zeros((late, LAYOUT.dimensions), np.float32)),
-        beliefs=Column(beliefs[:held], beliefs[held:]),
-        pairs=Column(pairs[:held], pairs[held:]),
-        findings=Column(findings[:held], findings[held:]),
-    )
+BELIEFS = {IMAGE: f32(0.9, 0.1, 0.2, 0.8, 0.5, 0.5).reshape(3, 2), REPORT: f32(0.3, 0.7, 0.6, 0.4).reshape(2, 2)}
+FINDINGS = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
 
 
-@pytest.fixture(params=[0, 1, 2], ids=["all in the snapshot", "one fresh", "two fresh"])
-def pair_of_nodes(request):
-    """Three images and two reports, of normal and one finding."""
-    findings = np.array([[1, 0], [0, 1], [0, 0]], np.uint8)
-    images = nodes_of(IMAGE, f32(0.9, 0.1, 0.2, 0.8, 0.5, 0.5).reshape(3, 2), i32(1, 0, -1), findings, request.param)
-    reports = nodes_of(REPORT, f32(0.3, 0.7, 0.6, 0.4).reshape(2, 2), i32(1, 0), findings[1::-1], request.param)
-    return images, reports
-
-
-def test_facts_are_the_own_beliefs_the_pairs_and_the_findings(pair_of_nodes):
-    images, reports = pair_of_nodes
-    told = images.facts(np.array([1, 0]), reports)
+def test_facts_are_the_own_beliefs_the_pairs_and_the_findings():
+    told = facts_of(BELIEFS[IMAGE], BELIEFS[REPORT], i32(1, 0, -1), FINDINGS)
     assert told.dtype == np.float32
-    np.testing.assert_array_equal(told, [f32(0.2, 0.8, 0.3, 0.7, 0, 1), f32(0.9, 0.1, 0.6, 0.4, 1, 0)])
-    np.testing.assert_array_equal(reports.facts(np.array([0]), images), [f32(0.3, 0.7, 0.2, 0.8, 0, 1)])
+    np.testing.assert_array_equal(told[:2], [f32(0.9, 0.1, 0.6, 0.4, 1, 0), f32(0.2, 0.8, 0.3, 0.7, 0, 1)])
 
 
-def test_facts_of_an_item_without_a_pair_hold_zeros_in_its_place(pair_of_nodes):
-    images, reports = pair_of_nodes
-    np.testing.assert_array_equal(images.facts(np.array([2]), reports), [f32(0.5, 0.5, 0, 0, 0, 0)])
+def test_without_a_pair_there_are_zeros_in_its_place():
+    told = facts_of(BELIEFS[IMAGE], BELIEFS[REPORT], i32(1, 0, -1), FINDINGS)
+    np.testing.assert_array_equal(told[2], f32(0.5, 0.5, 0, 0, 0, 0))
+    lonely = facts_of(BELIEFS[IMAGE], np.empty((0, 2), np.float32), i32(-1, -1, -1), FINDINGS)
+    np.testing.assert_array_equal(lonely[0], f32(0.9, 0.1, 0, 0, 1, 0))
 
 
-def test_facts_of_rows_that_are_none_do_not_fail_and_leave_the_others_alone(pair_of_nodes):
-    images, reports = pair_of_nodes
-    told = images.facts(np.array([-1, 2, -1]), reports)
-    assert told.shape == (3, 6)
-    assert np.array_equal(told[1], images.facts(np.array([2]), reports)[0])
+def test_facts_of_nothing_are_none():
+    nothing = np.empty((0, 2), np.float32)
+    assert facts_of(nothing, nothing, i32(), np.empty((0, 2), np.uint8)).shape == (0, 6)
 
 
-def test_facts_of_an_empty_archive_are_zero(pair_of_nodes):
-    images, _ = pair_of_nodes
-    nothing = nodes_of(REPORT, np.empty((0, 2), np.float32), i32(), np.empty((0, 2), np.uint8))
-    assert nothing.facts(np.array([-1, -1]), images).tolist() == [[0.0] * 6] * 2
-    lonely = replace(images, pairs=Column(i32(-1, -1, -1)))
-    np.testing.assert_array_equal(lonely.facts(np.array([0]), nothing), [f32(0.9, 0.1, 0, 0, 1, 0)])
+def test_beliefs_are_the_first_third_of_the_facts(world):
+    rows = np.array([[3, 0], [1, 3]])
+    for nodes in world.values():
+        assert np.array_equal(nodes.beliefs(rows), LAYOUT.beliefs(nodes.vectors.base)[rows])

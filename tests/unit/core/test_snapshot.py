@@ -41,20 +41,21 @@ def test_a_snapshot_holds_every_study_of_the_archive(archive, home):
     assert snapshot.columns.labels["opacity"].tolist() == [1, 3, 5, 7, 9, 11]
 
 
-def test_a_snapshot_keeps_the_beliefs_that_its_vectors_hold(archive, home):
+def test_a_snapshot_keeps_what_its_vectors_say_of_items_and_of_their_pairs(archive, home):
     snapshot = snapshot_of(home, archive)
     assert snapshot.layout == LAYOUT
-    for m in Modality:
-        items = snapshot.items[m]
-        assert items.beliefs.shape == (len(items.study), LAYOUT.beliefs_width)
-        assert items.beliefs.std(axis=0).min() > 0.01
-        assert np.array_equal(items.beliefs, LAYOUT.beliefs(items.vectors))
-
-
-def test_a_pair_is_the_row_of_the_same_studys_other_item(archive, home):
-    items = snapshot_of(home, archive).items
-    assert items[Modality.IMAGE].pairs.tolist() == items[Modality.IMAGE].study.tolist()  # every study has a report
-    assert items[Modality.REPORT].pairs.tolist() == [-1, 0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7]
+    beliefs = {m: LAYOUT.beliefs(snapshot.items[m].vectors) for m in Modality}
+    images, reports = (snapshot.items[m].facts for m in Modality)
+    width = LAYOUT.beliefs_width
+    assert (images.shape, reports.shape) == ((8, 3 * width), (12, 3 * width))
+    assert beliefs[Modality.IMAGE].std(axis=0).min() > 0.01
+    assert np.array_equal(images[:, :width], beliefs[Modality.IMAGE])
+    assert np.array_equal(reports[:, :width], beliefs[Modality.REPORT])
+    # Every study has a report, of the same row; every third has no image.
+    assert np.array_equal(images[:, width : 2 * width], beliefs[Modality.REPORT][snapshot.items[Modality.IMAGE].study])
+    pairs = [-1, 0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7]
+    for paired, pair in zip(reports[:, width : 2 * width], pairs, strict=True):
+        assert np.array_equal(paired, beliefs[Modality.IMAGE][pair] if pair >= 0 else np.zeros(width))
 
 
 def test_neighbour_tables_never_name_the_own_study(archive, home):
@@ -80,7 +81,7 @@ def test_the_newest_snapshot_is_the_current_one_and_the_rest_can_go(archive, hom
     assert {path.name for path in home.iterdir()} == {"CURRENT", second.path.name}
 
 
-@pytest.mark.parametrize("name", ["image/vectors.npy", "report/beliefs.npy", "report/index.bin", "studies/ids.npy"])
+@pytest.mark.parametrize("name", ["image/vectors.npy", "report/facts.npy", "report/index.bin", "studies/ids.npy"])
 def test_a_changed_file_is_found(archive, home, name):
     path = snapshot_of(home, archive).path
     content = bytearray((path / name).read_bytes())
@@ -116,13 +117,13 @@ def test_a_snapshot_of_another_encoder_or_index_is_refused(archive, home):
         open_snapshot(path, factory=other)
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_snapshot_that_another_version_laid_out_is_refused_and_the_cure_named(archive, home, schema):
     path = snapshot_of(home, archive).path
     manifest = json.loads((path / "manifest.json").read_text())
     del manifest["layout"]
     (path / "manifest.json").write_text(json.dumps(manifest | {"schema": schema}))
-    with pytest.raises(Mismatch, match=f"radrank index build: expected schema 3, found schema {schema}"):
+    with pytest.raises(Mismatch, match=f"radrank index build: expected schema 4, found schema {schema}"):
         open_snapshot(path, factory=ExactFactory())
 
 
@@ -156,6 +157,6 @@ def test_an_empty_archive_makes_an_empty_snapshot(tmp_path, home):
     archive = Archive(tmp_path / "empty.sqlite")
     snapshot = snapshot_of(home, archive)
     assert len(snapshot.columns) == 0
-    assert {items.beliefs.shape for items in snapshot.items.values()} == {(0, LAYOUT.beliefs_width)}
+    assert {items.facts.shape for items in snapshot.items.values()} == {(0, 3 * LAYOUT.beliefs_width)}
     assert snapshot.columns.find("S0001") is None
     archive.close()

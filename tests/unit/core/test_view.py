@@ -126,7 +126,7 @@ def test_additions_replay_to_the_very_same_neighbour_tables(archive, tmp_path):
     for m in Modality:
         assert np.array_equal(again.nodes[m].same.rows.fresh, live.nodes[m].same.rows.fresh)
         assert np.array_equal(again.nodes[m].cross.rows.fresh, live.nodes[m].cross.rows.fresh)
-        assert np.array_equal(again.nodes[m].pairs.fresh, live.nodes[m].pairs.fresh)
+        assert np.array_equal(again.nodes[m].facts.fresh, live.nodes[m].facts.fresh)
 
 
 def test_compaction_keeps_the_results(archive, tmp_path, queries):
@@ -224,11 +224,8 @@ def test_a_snapshot_and_fresh_rows_hold_the_very_same_items(archive, tmp_path):
         assert np.array_equal(fresh.nodes[m].study, built.nodes[m].study)
         assert [fresh.position(m, row) for row in rows] == [built.position(m, row) for row in rows]
         assert np.array_equal(fresh.nodes[m].same.rows.take(rows), built.nodes[m].same.rows.take(rows))
-        assert np.array_equal(fresh.nodes[m].pairs.take(rows), built.nodes[m].pairs.take(rows))
-        assert np.array_equal(fresh.nodes[m].beliefs.take(rows), built.nodes[m].beliefs.take(rows))
-        assert np.array_equal(fresh.nodes[m].findings.take(rows), built.nodes[m].findings.take(rows))
         assert np.array_equal(fresh.nodes[m].normal, built.nodes[m].normal)
-        facts = [view.nodes[m].facts(rows, view.nodes[m.other]) for view in (fresh, built)]
+        facts = [view.nodes[m].facts.take(rows) for view in (fresh, built)]
         assert np.array_equal(*facts)
         assert facts[0].any(axis=0).sum() > 10
 
@@ -248,14 +245,17 @@ def test_rows_tell_beliefs_findings_and_pairs_fresh_or_not(archive, tmp_path, he
     archive.upsert(records[:held], encoder=ENCODER)
     view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS).with_changes(records[held:], [], 2)
     assert LAYOUT.groups == ("edema", "fracture", "opacity", "scar")
+    vectors = {
+        Modality.IMAGE: np.stack([one.image_item.vector for one in records]),
+        Modality.REPORT: np.stack([one.report_vector for one in records]),
+    }
     for m in Modality:
-        nodes, rows = view.nodes[m], np.arange(6)
-        vectors = [one.report_vector if m is Modality.REPORT else one.image_item.vector for one in records]
-        assert np.array_equal(nodes.beliefs.take(rows), LAYOUT.beliefs(np.stack(vectors)))
+        own, paired, findings = np.split(view.nodes[m].facts.take(np.arange(6)), 3, axis=1)
+        assert np.array_equal(own, LAYOUT.beliefs(vectors[m]))
+        assert np.array_equal(paired, LAYOUT.beliefs(vectors[m.other]))
         # Of gallstones the layout has no group.
         none, normal, edema, opacity = [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0]
-        assert nodes.findings.take(rows).tolist() == [normal, edema, opacity, none, normal, edema]
-        assert nodes.pairs.take(rows).tolist() == rows.tolist()
+        assert findings.tolist() == [normal, edema, opacity, none, normal, edema]
 
 
 def test_a_replaced_study_tells_what_is_known_of_it_now(archive, tmp_path):
@@ -266,12 +266,11 @@ def test_a_replaced_study_tells_what_is_known_of_it_now(archive, tmp_path):
     images, reports = view.nodes[Modality.IMAGE], view.nodes[Modality.REPORT]
     assert view.item_of(Modality.REPORT, view.find("S0001")) == 3
     assert reports.alive.tolist() == [True, False, True, True, True]
-    findings = reports.findings.take(np.array([3]))[0]
-    assert findings.tolist() == [0, 0, 0, 0, 1]
-    told = images.facts(np.array([3]), reports)[0]
-    expected = [LAYOUT.beliefs(late.image_item.vector), LAYOUT.beliefs(late.report_vector), findings]
-    assert np.array_equal(told, np.concatenate(expected))
-    assert reports.pairs.take(np.array([3, 4])).tolist() == [3, -1]
+    image, report, scar = LAYOUT.beliefs(late.image_item.vector), LAYOUT.beliefs(late.report_vector), [0, 0, 0, 0, 1]
+    assert np.array_equal(images.facts.take(np.array([3]))[0], np.concatenate([image, report, scar], dtype=np.float32))
+    told, lonely = reports.facts.take(np.array([3, 4]))
+    assert np.array_equal(told, np.concatenate([report, image, scar], dtype=np.float32))
+    assert not lonely[5:10].any()
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_across_modalities_a_querys_own_study_is_what_gains_most(world):
     for place, row in enumerate(asking(world, found, (Modality.IMAGE, Modality.REPORT))):
         (pair,) = np.flatnonzero(found.gains[row] == 3.0)
         assert found.gains[row].max() == 3.0
-        assert np.array_equal(found.batch.arrays["candidate"][row, pair], there.beliefs.base[place])
+        assert np.array_equal(found.batch.arrays["candidate"][row, pair], there.beliefs(np.array(place)))
 
 
 def test_candidates_are_graded_as_relevance_is(world):
@@ -235,7 +235,7 @@ def test_reports_that_repeat_are_one_item_and_the_pair_of_all_their_studies(refe
     for place, row in enumerate(there):
         (pair,) = np.flatnonzero(found.gains[row] == 3.0)
         speaker = int(np.flatnonzero(reports.study == spoken[place])[0])
-        assert np.array_equal(found.batch.arrays["candidate"][row, pair], reports.beliefs.base[speaker])
+        assert np.array_equal(found.batch.arrays["candidate"][row, pair], reports.beliefs(np.array(speaker)))
     assert (found.gains[back] == 3.0).sum(axis=1).tolist() == [{1: 3, 2: 2}.get(place, 1) for place in kept]
 
 

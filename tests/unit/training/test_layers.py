@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.pyg import GCNConv, SAGEConv, conv_of, edges_of
 from radrank.core.graph import GraphBatch
-from radrank.training.layers import KINDS, Edges, GatRelation, Relation, Sources
+from radrank.training.layers import KINDS, Edges, GatRelation, Relation, Sources, heard_with
 
 WIDTH = 16
 Table = tuple[Tensor, Tensor]  # idx and weight
@@ -53,7 +53,15 @@ def heard(layers: list[Relation], sources: list[Tensor], target: Tensor, tables:
         parts.append((Sources(start=start, graph=each), idx, weight))
         start += states.reshape(-1, WIDTH).shape[0]
     joined = torch.cat([states.reshape(-1, WIDTH) for states in sources])
-    return layers[0].heard(layers, joined, target, Edges.joined(parts))
+    return mapped(layers, [(joined, Edges.joined(parts))], target)
+
+
+def mapped(layers: list[Relation], heard: list[tuple[Tensor, Edges]], target: Tensor) -> Tensor:
+    """What is heard, without a root's share."""
+    root = torch.nn.Linear(WIDTH, WIDTH)
+    torch.nn.init.zeros_(root.weight)
+    torch.nn.init.zeros_(root.bias)
+    return heard_with(root, layers, heard, target.reshape(-1, WIDTH)).reshape(target.shape)
 
 
 def in_pyg(layer: Relation, source: Tensor, target: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
@@ -71,10 +79,10 @@ def test_edges_gather_each_graphs_own_states_and_those_that_all_share():
     own, shared = torch.tensor([[[2, 0]], [[1, -1]]]), torch.tensor([[[1]], [[0]]])
     edges = Edges.joined([(Sources(start=0, graph=3), own, own), (Sources(start=6, graph=0), shared, shared)])
     assert edges.degrees == (2, 1)
-    assert edges.present.tolist() == [[[True, True, True]], [[True, False, True]]]
+    assert edges.present.tolist() == [[[1, 1, 1]], [[1, 0, 1]]]
     found = edges.gather(torch.arange(16.0).reshape(8, 2))
-    assert found[0, 0].tolist() == [[4, 5], [0, 1], [14, 15]]
-    assert found[1, 0, [0, 2]].tolist() == [[8, 9], [12, 13]]
+    assert found[0].tolist() == [[4, 5], [0, 1], [14, 15]]
+    assert found[1, [0, 2]].tolist() == [[8, 9], [12, 13]]
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own sources", "shared sources"])
@@ -95,6 +103,26 @@ def test_several_relations_are_heard_at_once_as_the_sum_of_each_alone(kind):
     tables = [table(2, 7, count, degree) for count, degree in ((11, 5), (5, 4), (1, 1))]
     alone = [heard([layers[i]], [sources[i]], target, [tables[i]]) for i in range(3)]
     close(heard(layers, sources, target, tables), alone[0] + alone[1] + alone[2])
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_tables_of_their_own_are_heard_as_one_that_is_joined(kind):
+    layers, target = [made(kind) for _ in range(2)], states(2, 7)
+    sources, tables = [states(11), states(2, 5)], [table(2, 7, 11, 5), table(2, 7, 5, 4)]
+    apart = [
+        (sources[0], Edges.joined([(Sources(start=0, graph=0), *tables[0])])),
+        (sources[1].reshape(-1, WIDTH), Edges.joined([(Sources(start=0, graph=5), *tables[1])])),
+    ]
+    close(mapped(layers, apart, target), heard(layers, sources, target, tables))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_node_hears_itself_through_the_root(kind):
+    layer, root, target = made(kind), torch.nn.Linear(WIDTH, WIDTH), states(2, 7)
+    source, edges = states(2, 11), table(2, 7, 11, 5)
+    tables = [(source.reshape(-1, WIDTH), Edges.joined([(Sources(start=0, graph=11), *edges)]))]
+    found = heard_with(root, [layer], tables, target.reshape(-1, WIDTH)).reshape(target.shape)
+    close(found, root(target) + heard([layer], [source], target, [edges]))
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -20,6 +20,7 @@ from radrank.training.reranker import (
     VARIANTS,
     GraphReranker,
     _standard,
+    _trusting,
     _votes,
     equal_sets,
     expected_jaccard,
@@ -164,7 +165,7 @@ def test_what_is_believed_of_a_query_counts_by_its_modality():
 def test_values_are_standardised_over_the_candidates_that_are_there():
     values, mask = beliefs(2, 7)[:, :, 0].clone(), torch.ones(2, 7)
     mask[1, 4:] = 0.0
-    standard, spread = _standard(values, mask)
+    standard, spread = (found[:, :, 0] for found in _standard(values.unsqueeze(2), mask.unsqueeze(2)))
     for row, count in enumerate((7, 4)):
         real = values[row, :count].numpy()
         assert float(spread[row, 0]) == pytest.approx(real.std(), rel=1e-4)
@@ -173,7 +174,8 @@ def test_values_are_standardised_over_the_candidates_that_are_there():
 
 
 def test_one_candidate_or_equal_ones_stand_at_0():
-    standard, spread = _standard(torch.full((2, 5), 0.3), torch.tensor([[1.0] * 5, [1.0] + [0.0] * 4]))
+    mask = torch.tensor([[1.0] * 5, [1.0] + [0.0] * 4]).unsqueeze(2)
+    standard, spread = _standard(torch.full((2, 5, 1), 0.3), mask)
     assert float(standard.abs().max()) < 1e-3
     assert (spread > 0).all()
 
@@ -223,12 +225,17 @@ def trusting(share: float, *, target: str = CANDIDATE) -> GraphReranker:
     return model
 
 
+def mixed(model: GraphReranker, target: str, believed: Tensor, votes: Tensor, direction: Tensor) -> Tensor:
+    return _trusting(believed, votes, model._of_direction(direction)[f"trust_{target}"])
+
+
 @pytest.mark.parametrize("target", [QUERY, CANDIDATE])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_votes_are_mixed_into_beliefs_by_their_share(target, share):
     believed, votes = beliefs(len(DIRECTIONS), 5), beliefs(len(DIRECTIONS), 6)[:, :5]
     with torch.inference_mode():
-        found = trusting(share, target=target)._trusting(target, believed, votes, torch.arange(len(DIRECTIONS)))
+        model = trusting(share, target=target)
+        found = mixed(model, target, believed, votes, torch.arange(len(DIRECTIONS)))
     np.testing.assert_allclose(found, (1 - share) * believed + share * votes, atol=1e-5)
 
 
@@ -237,7 +244,7 @@ def test_a_node_without_a_known_neighbour_keeps_its_beliefs(share):
     believed, votes = beliefs(2, 5), beliefs(2, 6)[:, :5].clone()
     votes[0, 3] = 0.0
     with torch.inference_mode():
-        found = trusting(share)._trusting(CANDIDATE, believed, votes, torch.tensor([0, 3]))
+        found = mixed(trusting(share), CANDIDATE, believed, votes, torch.tensor([0, 3]))
     kept = (found == believed).all(dim=-1)
     assert kept.nonzero().tolist() == [[0, 3]]
 
@@ -246,9 +253,9 @@ def test_each_direction_trusts_votes_as_much_as_it_has_learnt_to():
     model, believed, votes = trusting(1e-7), beliefs(4, 5), beliefs(4, 6)[:, :5]
     with torch.inference_mode():
         model.trust[CANDIDATE][2] = 50.0
-        found = model._trusting(CANDIDATE, believed, votes, torch.tensor([0, 2, 1, 2]))
-    for row, mixed in enumerate((believed[0], votes[1], believed[2], votes[3])):
-        np.testing.assert_allclose(found[row], mixed, atol=1e-5)
+        found = mixed(model, CANDIDATE, believed, votes, torch.tensor([0, 2, 1, 2]))
+    for row, expected in enumerate((believed[0], votes[1], believed[2], votes[3])):
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
 
 
 def test_where_beliefs_are_nothing_but_votes_these_are_what_is_compared():
@@ -291,8 +298,8 @@ def test_expected_jaccard_is_expected_shared_over_expected_united_findings():
 
 def test_of_certain_sets_it_is_their_jaccard_and_of_nothing_it_is_none():
     sets = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]])
-    assert expected_jaccard(sets[:, 1:2], sets)[0].tolist() == pytest.approx([0.0, 1.0, 0.5, 0.0])
-    assert expected_jaccard(sets[:, 3:], sets)[0].tolist() == [0.0] * 4
+    assert expected_jaccard(sets[:, 1:2], sets)[0, :, 0].tolist() == pytest.approx([0.0, 1.0, 0.5, 0.0])
+    assert expected_jaccard(sets[:, 3:], sets)[0, :, 0].tolist() == [0.0] * 4
 
 
 def test_equal_sets_is_the_root_of_the_probability_of_equal_findings():

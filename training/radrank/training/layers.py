@@ -2,7 +2,8 @@
 
 Each passes messages as PyG's layer of the same name does (SAGEConv, GraphConv with edge weights, GATConv), those of all
 relations into one type of nodes at once, as HeteroConv(aggr="sum") adds them up; `tests/unit/training/test_layers.py`
-holds them to 1e-5 of it. A small graph costs as much as the operators it takes, so there are few of them.
+holds them to 1e-5 of it. A small graph costs as much as the operators it takes, so there are few of them: nodes of a
+batch's graphs stand one after the other in tables of two axes, and sums are mapped together with the node's own state.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edges:
-    """The edges of R relations into nodes of one type, side by side.
+    """The edges of R relations into n nodes of one type, side by side; their sources stand in one table of states.
 
-    places: int64 [B, T, k], the sources' rows in a table of states; any where there is no edge
-    present: bool [B, T, k]; weight: float32 [B, T, k], 0 where there is no edge
+    places: int64 [n · k], the sources' rows in that table; any where there is no edge
+    present: float32 [n, 1, k], 1 for an edge; weight: float32 [n, 1, k], 0 where there is no edge
     degrees: slots of each relation, k in all
     """
 
@@ -42,19 +43,20 @@ class Edges:
     @classmethod
     def joined(cls, tables: Sequence[tuple[Sources, Tensor, Tensor]]) -> Self:
         """tables: of each relation its sources, idx int64 [B, T, k_r] (−1: no edge) and weight float32 [B, T, k_r]."""
-        places = [_places(sources, idx) for sources, idx, _ in tables]
+        degrees = tuple(idx.shape[2] for _, idx, _ in tables)
         idx = torch.cat([idx for _, idx, _ in tables], dim=2)
+        weight = torch.cat([weight for _, _, weight in tables], dim=2)
         return cls(
-            places=torch.cat(places, dim=2),
-            present=idx >= 0,
-            weight=torch.cat([weight for _, _, weight in tables], dim=2),
-            degrees=tuple(idx.shape[2] for _, idx, _ in tables),
+            places=torch.cat([_places(sources, idx) for sources, idx, _ in tables], dim=2).reshape(-1),
+            present=(idx + 1).clamp(max=1).reshape(-1, 1, sum(degrees)).to(weight.dtype),
+            weight=weight.reshape(-1, 1, sum(degrees)),
+            degrees=degrees,
         )
 
     def gather(self, states: Tensor) -> Tensor:
-        """Of a table of states [N, h], those of the sources: [B, T, k, h]."""
+        """Of a table of states [N, h], those of the sources: [n, k, h]."""
         # One index_select of a flat index, since that becomes a plain ONNX Gather on axis 0.
-        return states.index_select(0, self.places.reshape(-1)).reshape(*self.places.shape, states.shape[-1])
+        return states.index_select(0, self.places).reshape(-1, sum(self.degrees), states.shape[1])
 
     @property
     def relations(self) -> Tensor:
@@ -66,21 +68,30 @@ class Edges:
         return torch.tensor(rows)
 
     def sums(self, states: Tensor, weight: Tensor) -> Tensor:
-        """Of states [N, h] by weight [B, T, k], within each relation: [B, T, R, h]."""
-        return torch.matmul(weight.unsqueeze(2) * self.relations, self.gather(states))
+        """Of states [N, h] by weight [n, 1, k], within each relation: [n, R · h]."""
+        if len(self.degrees) > 1:
+            weight = weight * self.relations
+        return torch.matmul(weight, self.gather(states)).reshape(-1, len(self.degrees) * states.shape[1])
 
     @property
     def means(self) -> Tensor:
-        """The weights over how many edges their relation has there: [B, T, k]."""
-        counts = torch.matmul(self.present.to(self.weight.dtype), self.relations.T).clamp(min=1.0)
+        """The weights over how many edges their relation has there: [n, 1, k]."""
+        if len(self.degrees) == 1:
+            return self.weight / self.present.sum(dim=2, keepdim=True).clamp(min=1.0)
+        counts = torch.matmul(self.present, self.relations.T).clamp(min=1.0)
         return self.weight / torch.matmul(counts, self.relations)
 
 
+Heard = Sequence[tuple[Tensor, Edges]]
+"""Tables of states [N, h], and the edges that lead from each to the same n nodes."""
+
+
 def _places(sources: Sources, idx: Tensor) -> Tensor:
-    places = idx.clamp(min=0) + sources.start
+    places = idx.clamp(min=0)
     if sources.graph:
-        places = places + torch.arange(idx.shape[0], device=idx.device).reshape(-1, 1, 1) * sources.graph
-    return places
+        graphs = torch.arange(idx.shape[0], device=idx.device).reshape(-1, 1, 1)
+        return places + (graphs * sources.graph + sources.start)
+    return places + sources.start
 
 
 class SageRelation(nn.Module):
@@ -93,12 +104,14 @@ class SageRelation(nn.Module):
         self.linear = nn.Linear(width, width)
 
     @staticmethod
-    def heard(relations: Sequence[SageRelation], states: Tensor, _target: Tensor, edges: Edges) -> Tensor:
-        """What nodes hear from all relations. states [N, h], target [B, T, h] → [B, T, h].
+    def sums(_relations: Sequence[SageRelation], heard: Heard, _own: Tensor) -> list[Tensor]:
+        """What nodes hear before it is mapped: [n, R · h] of each table, zeros where there is no edge."""
+        return [edges.sums(states, edges.means) for states, edges in heard]
 
-        A node without edges hears nothing but the biases.
-        """
-        return _mapped([relation.linear for relation in relations], edges.sums(states, edges.means))
+    @staticmethod
+    def mapping(relations: Sequence[SageRelation]) -> tuple[Tensor, Tensor]:
+        """What maps these sums, side by side: weight [h, R · h] and bias [h]."""
+        return _linear(relations)
 
 
 class GcnRelation(nn.Module):
@@ -111,9 +124,14 @@ class GcnRelation(nn.Module):
         self.linear = nn.Linear(width, width)
 
     @staticmethod
-    def heard(relations: Sequence[GcnRelation], states: Tensor, _target: Tensor, edges: Edges) -> Tensor:
-        """As SageRelation.heard."""
-        return _mapped([relation.linear for relation in relations], edges.sums(states, edges.weight))
+    def sums(_relations: Sequence[GcnRelation], heard: Heard, _own: Tensor) -> list[Tensor]:
+        """As SageRelation.sums."""
+        return [edges.sums(states, edges.weight) for states, edges in heard]
+
+    @staticmethod
+    def mapping(relations: Sequence[GcnRelation]) -> tuple[Tensor, Tensor]:
+        """As SageRelation.mapping."""
+        return _linear(relations)
 
 
 class GatRelation(nn.Module):
@@ -138,25 +156,41 @@ class GatRelation(nn.Module):
             nn.init.xavier_uniform_(parameter)
 
     @staticmethod
-    def heard(relations: Sequence[GatRelation], states: Tensor, target: Tensor, edges: Edges) -> Tensor:
-        """As SageRelation.heard. Attention and messages are linear in states: sums are taken first, and then mapped."""
+    def sums(relations: Sequence[GatRelation], heard: Heard, own: Tensor) -> list[Tensor]:
+        """As SageRelation.sums, [n, R · heads · h]: attention and messages are linear in states, which are mapped last.
+
+        own: states [n, h] of the nodes that hear
+        """
+        found, start = [], 0
+        for states, edges in heard:
+            each = relations[start : start + len(edges.degrees)]
+            found.append(GatRelation._attended(each, states, own, edges))
+            start += len(each)
+        return found
+
+    @staticmethod
+    def mapping(relations: Sequence[GatRelation]) -> tuple[Tensor, Tensor]:
+        """As SageRelation.mapping, weight [h, R · heads · h]: what a head has summed goes through its rows alone."""
         heads = relations[0].heads
-        found = edges.gather(states)
-        of_slot = edges.relations.T.repeat_interleave(heads, dim=1)  # [k, R · heads]
-        from_source = F.linear(found, torch.cat([each._folded(each.source, each.attend_source) for each in relations]))
-        from_target = F.linear(target, torch.cat([each._folded(each.target, each.attend_target) for each in relations]))
-        per_weight = torch.cat([each._folded(each.edge, each.attend_edge) for each in relations]).squeeze(1)
-        logits = from_source + from_target.unsqueeze(2) + edges.weight.unsqueeze(-1) * per_weight
-        present = (edges.present.to(logits.dtype).unsqueeze(-1) * of_slot).transpose(2, 3)
-        logits = F.leaky_relu(logits, GatRelation.slope).transpose(2, 3) + (present - 1.0) * 1e9
-        attention = torch.softmax(logits, dim=3) * present  # [B, T, R · heads, k]
-        sums = torch.matmul(attention, found)
-        # What a head has summed goes through that head's rows alone.
         maps = torch.stack([each._by_head(each.source) for each in relations])  # [R, heads, size, h]
         own = torch.eye(heads).reshape(heads, 1, 1, heads, 1)
         weight = (maps.permute(1, 2, 0, 3).unsqueeze(3) * own).flatten(2).flatten(0, 1)
-        bias = torch.stack([each.bias for each in relations]).sum(0)
-        return F.linear(sums.flatten(start_dim=2), weight, bias)
+        return weight, torch.stack([each.bias for each in relations]).sum(0)
+
+    @staticmethod
+    def _attended(relations: Sequence[GatRelation], states: Tensor, own: Tensor, edges: Edges) -> Tensor:
+        heads = relations[0].heads
+        found = edges.gather(states)
+        from_source = torch.matmul(
+            torch.cat([each._folded(each.source, each.attend_source) for each in relations]), found.transpose(1, 2)
+        )
+        from_target = F.linear(own, torch.cat([each._folded(each.target, each.attend_target) for each in relations]))
+        per_weight = torch.cat([each._folded(each.edge, each.attend_edge) for each in relations])
+        logits = F.leaky_relu(from_source + from_target.unsqueeze(2) + per_weight * edges.weight, GatRelation.slope)
+        present = edges.present * edges.relations.repeat_interleave(heads, dim=0)
+        logits = logits + (present - 1.0) * 1e9
+        attention = torch.softmax(logits, dim=2) * present  # [n, R · heads, k]
+        return torch.matmul(attention, found).reshape(-1, len(relations) * heads * states.shape[-1])
 
     def _folded(self, linear: nn.Linear, attend: Tensor) -> Tensor:
         """A map and the attention after it, as one: [heads, inputs of the map]."""
@@ -167,11 +201,20 @@ class GatRelation(nn.Module):
         return linear.weight.reshape(self.heads, self.size, -1)
 
 
-def _mapped(linears: Sequence[nn.Linear], sums: Tensor) -> Tensor:
-    """Each relation's sums through its own map, added up: [B, T, R, h] → [B, T, h]."""
-    weight = torch.cat([linear.weight for linear in linears], dim=1)
-    bias = torch.stack([linear.bias for linear in linears]).sum(0)
-    return F.linear(sums.flatten(start_dim=2), weight, bias)
+def heard_with(root: nn.Linear, relations: Sequence[Relation], heard: Heard, own: Tensor) -> Tensor:
+    """What nodes hear from all relations and, through the root, from themselves. own [n, h] → [n, h].
+
+    relations: in the order of the tables' edges. A node without edges hears the root and the relations' biases.
+    """
+    kind: Any = type(relations[0])
+    weight, bias = kind.mapping(relations)
+    every = torch.cat([own, *kind.sums(relations, heard, own)], dim=1)
+    return F.linear(every, torch.cat([root.weight, weight], dim=1), root.bias + bias)
+
+
+def _linear(relations: Sequence[SageRelation] | Sequence[GcnRelation]) -> tuple[Tensor, Tensor]:
+    weight = torch.cat([relation.linear.weight for relation in relations], dim=1)
+    return weight, torch.stack([relation.linear.bias for relation in relations]).sum(0)
 
 
 Relation = SageRelation | GcnRelation | GatRelation
@@ -184,9 +227,6 @@ class Kind(Protocol):
     edge_array: str
 
     def __call__(self, width: int) -> Relation: ...
-    def heard(self, relations: Sequence[Any], states: Tensor, target: Tensor, edges: Edges, /) -> Tensor:
-        """What nodes hear from all relations. states [N, h], target [B, T, h] → [B, T, h]."""
-        ...
 
 
 KINDS: Mapping[str, Kind] = {"sage": SageRelation, "gcn": GcnRelation, "gat": GatRelation}

@@ -9,7 +9,7 @@ among the first ten stays what the encoder's own order has: moving normal report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +18,13 @@ from torch.nn import functional as F
 
 from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, NODE_TYPES, QUERY, RELATIONS, Relation
 from radrank.core.studies import Modality
-from radrank.training.layers import KINDS, Edges, Sources
+from radrank.training.layers import KINDS, Edges, Sources, heard_with
 
 _TRUST = {QUERY: 0.02, CANDIDATE: 0.2}  # share of the archive's votes in what is believed, where training begins
 _SOURCES = tuple(source is Modality.REPORT for source, _ in DIRECTIONS)
 _TARGETS = tuple(target is Modality.REPORT for _, target in DIRECTIONS)
+_ARCHIVE, _GRAPH = "archive", "graph"
+_TABLES = {_ARCHIVE: tuple(Modality), _GRAPH: (QUERY, CANDIDATE)}  # nodes that hear from nobody, and those that do
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,22 +84,17 @@ class RelationalLayer(nn.Module):
         self.roots = nn.ModuleDict({t: nn.Linear(shape.width, shape.width) for t in (QUERY, CANDIDATE)})
         self.norms = nn.ModuleDict({t: nn.LayerNorm(shape.width) for t in (QUERY, CANDIDATE)})
 
-    def messages(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sum of all relations' messages and the root's, by node type: HeteroConv(aggr="sum")."""
-        every, sources = _side_by_side(states)
-        heard = {}
-        for t in (QUERY, CANDIDATE):
-            relations = [r for r in self.shape.relations if r.target == t]
-            layers = [self.relations[r.name] for r in relations]
-            tables = [(arrays[f"{r.name}.idx"], arrays[f"{r.name}.{self.kind.edge_array}"]) for r in relations]
-            edges = Edges.joined([(sources[r.source], *table) for r, table in zip(relations, tables, strict=True)])
-            heard[t] = self.roots[t](states[t]) + self.kind.heard(layers, every, states[t], edges)
-        return heard
-
     def forward(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        heard = self.messages(states, arrays)
-        dropped = {t: F.dropout(F.relu(found), self.shape.dropout, self.training) for t, found in heard.items()}
-        return {**states, **{t: self.norms[t](states[t] + found) for t, found in dropped.items()}}
+        """states: [B, h] of queries, [B · K, h] of candidates, [M, h] of archive items. All, two of them anew."""
+        tables = {name: torch.cat([states[t] for t in types]) for name, types in _TABLES.items() if types[0] in states}
+        new = dict(states)
+        for t in (QUERY, CANDIDATE):
+            parts = [(table, _from(self.shape.relations, t, name)) for name, table in tables.items()]
+            heard = [(table, _edges(arrays, found, self.kind.edge_array)) for table, found in parts if found]
+            relations = [self.relations[r.name] for _, found in parts for r in found]
+            found = F.relu(heard_with(self.roots[t], relations, heard, states[t]))
+            new[t] = self.norms[t](states[t] + F.dropout(found, self.shape.dropout, self.training))
+        return new
 
 
 class GraphReranker(nn.Module):
@@ -161,41 +158,51 @@ class GraphReranker(nn.Module):
         """arrays: a GraphBatch's, by name. Returns scores [B, K]; padded places hold anything."""
         unheld, spread = self.scored(arrays)
         normal = arrays[CANDIDATE][:, :, 0]
-        return arrays["base"] + spread * (unheld + self.offset[arrays["direction"]].unsqueeze(1) * normal)
+        return arrays["base"] + spread * (
+            unheld + self.offset.index_select(0, arrays["direction"]).unsqueeze(1) * normal
+        )
 
     def scored(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """g · f [B, K], and the spread [B, 1] that it is scaled by."""
-        direction, mask, base = arrays["direction"], arrays["mask"], arrays["base"]
+        mask, base = arrays["mask"].unsqueeze(2), arrays["base"].unsqueeze(2)
         beliefs = {QUERY: arrays[QUERY].unsqueeze(1), CANDIDATE: arrays[CANDIDATE]}
         votes = {t: _votes(arrays, t, 1 + self.shape.groups) for t in beliefs} if self.shape.variant.votes else {}
+        of = self._of_direction(arrays["direction"])
         standing, spread = _standard(base, mask)
         # Places count from 1 along the candidates, which come in the order of `base`.
         rank = mask / mask.cumsum(dim=1).clamp(min=1.0).sqrt()
-        states = self._states(arrays, beliefs, votes, torch.stack([standing, rank], dim=-1))
+        scalars = torch.cat([standing, rank], dim=2)
+        states = self._states(arrays, beliefs, votes, of, scalars)
         for layer in self.layers:
             states = layer(states, arrays)
-        mixed = {t: self._trusting(t, beliefs[t], votes[t], direction) for t in beliefs} if votes else beliefs
-        sharp = {t: (torch.logit(mixed[t], eps=1e-3) + self.sharpen[t](states[t])).sigmoid() for t in beliefs}
+        mixed = {t: _trusting(beliefs[t], votes[t], of[f"trust_{t}"]) for t in beliefs} if votes else beliefs
+        found = {t: states[t].reshape(*beliefs[t].shape[:2], self.shape.width) for t in beliefs}
+        sharp = {t: (_logit(mixed[t]) + self.sharpen[t](found[t])).sigmoid() for t in beliefs}
         compared = [
             expected_jaccard(sharp[QUERY], sharp[CANDIDATE]),
             self._centred_cosine(sharp[QUERY], sharp[CANDIDATE]),
             equal_sets(sharp[QUERY], sharp[CANDIDATE]),
             *([expected_jaccard(votes[QUERY], votes[CANDIDATE])] if votes else []),
         ]
-        standard = torch.stack([_standard(found, mask)[0] for found in compared], dim=-1)
-        weighed = (standard * self.mixture[direction].unsqueeze(1)).sum(dim=-1)
-        query = states[QUERY].expand_as(states[CANDIDATE])
-        told = [states[CANDIDATE], query, states[CANDIDATE] * query, standard, torch.stack([standing, rank], dim=-1)]
-        every = self.read(torch.cat(told, dim=-1))
-        place = direction.reshape(-1, 1, 1).expand(-1, every.shape[1], 1)
-        residual = every.gather(2, place).squeeze(-1)
-        return self.gate[direction].unsqueeze(1) * (weighed + residual), spread
+        standard, _ = _standard(torch.cat(compared, dim=2), mask)
+        query = found[QUERY].expand_as(found[CANDIDATE])
+        told = torch.cat([found[CANDIDATE], query, found[CANDIDATE] * query, standard, scalars], dim=2)
+        # The direction's own weights are read from a table, so that no other's is computed.
+        read = torch.cat([self.read[:-1](told), standard], dim=2)
+        weighed = torch.matmul(read, of["weights"].transpose(1, 2)) + of["bias"]
+        return weighed.squeeze(2), spread.squeeze(2)
 
-    def _trusting(self, target: str, beliefs: Tensor, votes: Tensor, direction: Tensor) -> Tensor:
-        """Beliefs [B, n, c] mixed with votes; those without a known neighbour keep their own."""
-        share: Tensor = self.trust[target][direction].sigmoid().reshape(-1, 1, 1)
-        share = share * (votes.sum(dim=-1, keepdim=True) > 0)
-        return beliefs + share * (votes - beliefs)
+    def _of_direction(self, direction: Tensor) -> dict[str, Tensor]:
+        """What each direction has of its own, [B, 1, n]: all of it in one table, which is looked up once."""
+        final = self.read[-1]
+        parts = {f"trust_{t}": share.sigmoid().unsqueeze(1) for t, share in self.trust.items()}
+        for t, of_report in ((QUERY, _SOURCES), (CANDIDATE, _TARGETS)):
+            report = torch.tensor(of_report, dtype=self.gate.dtype).unsqueeze(1)
+            parts |= {f"image_{t}": 1.0 - report, f"report_{t}": report}
+        parts["weights"] = self.gate.unsqueeze(1) * torch.cat([final.weight, self.mixture], dim=1)
+        parts["bias"] = (self.gate * final.bias).unsqueeze(1)
+        rows = torch.cat(list(parts.values()), dim=1).index_select(0, direction).unsqueeze(1)
+        return dict(zip(parts, rows.split([part.shape[1] for part in parts.values()], dim=2), strict=True))
 
     @property
     def _archive(self) -> bool:
@@ -203,38 +210,60 @@ class GraphReranker(nn.Module):
         return any(r in ARCHIVE_RELATIONS for r in self.shape.relations)
 
     def _states(
-        self, arrays: Mapping[str, Tensor], beliefs: Mapping[str, Tensor], votes: Mapping[str, Tensor], scalars: Tensor
+        self,
+        arrays: Mapping[str, Tensor],
+        beliefs: Mapping[str, Tensor],
+        votes: Mapping[str, Tensor],
+        of: Mapping[str, Tensor],
+        scalars: Tensor,
     ) -> dict[str, Tensor]:
-        """First states: query [B, 1, h], candidates [B, K, h], archive items [M, h]."""
-        of_report = {QUERY: _SOURCES, CANDIDATE: _TARGETS}
-        states: dict[str, Tensor] = {}
+        """First states of queries [B, h], of candidates [B · K, h] and of archive items [M, h]."""
+        states = {}
         for t, found in beliefs.items():
-            known = torch.cat([found, votes[t]], dim=-1) if votes else found
+            known = torch.cat([found, votes[t]], dim=2) if votes else found
             # Images and reports have weights of their own: each fills a half, the other stays empty.
-            side = torch.tensor(of_report[t], dtype=found.dtype)[arrays["direction"]].reshape(-1, 1, 1)
-            parts = [known * (1.0 - side), known * side, *([scalars] if t == CANDIDATE else [])]
-            states[t] = F.relu(self.inputs[t](torch.cat(parts, dim=-1)))
+            parts = [known * of[f"image_{t}"], known * of[f"report_{t}"], *([scalars] if t == CANDIDATE else [])]
+            linear = self.inputs[t]
+            states[t] = F.relu(linear(torch.cat(parts, dim=2).reshape(-1, linear.in_features)))
         if self._archive:
             states |= {m.value: F.relu(self.inputs[m.value](arrays[m.value])) for m in Modality}
         return states
 
     def _centred_cosine(self, query: Tensor, candidates: Tensor) -> Tensor:
-        """Cosine of beliefs in units of each finding's own spread about its frequency. [B, K]"""
-        deviation = (self.prior * (1.0 - self.prior)).sqrt()
-        left, right = (F.normalize((found - self.prior) / deviation, dim=-1) for found in (query, candidates))
-        return (left * right).sum(dim=-1)
+        """Cosine of beliefs in units of each finding's own spread about its frequency. [B, K, 1]"""
+        scale = 1.0 / (self.prior * (1.0 - self.prior)).sqrt()
+        left, right = (found * scale - self.prior * scale for found in (query, candidates))
+        lengths = left.norm(dim=2, keepdim=True) * right.norm(dim=2, keepdim=True)
+        return _products(left, right) / lengths.clamp(min=1e-6)
 
 
 def expected_jaccard(query: Tensor, candidates: Tensor) -> Tensor:
-    """Expected shared over expected united findings of beliefs [B, 1, c] and [B, K, c]. [B, K]"""
-    shared = (query * candidates).sum(dim=-1)
-    return shared / (query.sum(dim=-1) + candidates.sum(dim=-1) - shared).clamp(min=1e-3)
+    """Expected shared over expected united findings of beliefs [B, 1, c] and [B, K, c]. [B, K, 1]"""
+    shared = _products(query, candidates)
+    every = query.sum(dim=2, keepdim=True) + candidates.sum(dim=2, keepdim=True)
+    return shared / (every - shared).clamp(min=1e-3)
 
 
 def equal_sets(query: Tensor, candidates: Tensor) -> Tensor:
-    """√ of the probability that both have the same findings, each finding being there by itself. [B, K]"""
+    """√ of the probability that both have the same findings, each finding being there by itself. [B, K, 1]"""
     agreed = query * candidates + (1.0 - query) * (1.0 - candidates)
-    return (0.5 * agreed.clamp(min=1e-4).log().sum(dim=-1)).exp()
+    return (0.5 * agreed.clamp(min=1e-4).log().sum(dim=2, keepdim=True)).exp()
+
+
+def _products(query: Tensor, candidates: Tensor) -> Tensor:
+    """Dot products of [B, 1, c] and [B, K, c]: [B, K, 1]."""
+    return torch.matmul(candidates, query.transpose(1, 2))
+
+
+def _logit(beliefs: Tensor) -> Tensor:
+    held = beliefs.clamp(1e-3, 1.0 - 1e-3)
+    return (held / (1.0 - held)).log()
+
+
+def _trusting(beliefs: Tensor, votes: Tensor, share: Tensor) -> Tensor:
+    """Beliefs [B, n, c] mixed with a share [B, 1, 1] of votes; those without a known neighbour keep their own."""
+    known = (votes.sum(dim=2, keepdim=True) > 0).to(votes.dtype)
+    return beliefs + share * known * (votes - beliefs)
 
 
 def _votes(arrays: Mapping[str, Tensor], target: str, width: int) -> Tensor:
@@ -242,32 +271,47 @@ def _votes(arrays: Mapping[str, Tensor], target: str, width: int) -> Tensor:
 
     They count by the fourth power of their similarity: the nearest have the say.
     """
-    relations = [r for r in ARCHIVE_RELATIONS if r.target == target]
-    table, sources = _side_by_side({r.source: arrays[r.source][:, 2 * width :] for r in relations})
-    edges = Edges.joined([(sources[r.source], arrays[f"{r.name}.idx"], arrays[f"{r.name}.weight"]) for r in relations])
-    known = (table.sum(dim=-1, keepdim=True) > 0).to(table.dtype)
+    relations = _from(ARCHIVE_RELATIONS, target, _ARCHIVE)
+    edges = _edges(arrays, relations, "weight")
+    table = torch.cat([arrays[m.value][:, 2 * width :] for m in Modality])
+    known = table.sum(dim=1, keepdim=True).clamp(max=1.0)  # of a known study one finding at least, or normal, is 1
     square = edges.weight.square()
-    voices = (square * square).unsqueeze(2)
-    counted = torch.matmul(voices, edges.gather(torch.cat([table, known], dim=-1))).squeeze(2)
-    return counted[..., :-1] / counted[..., -1:].clamp(min=1e-6)
+    counted = torch.matmul(square * square, edges.gather(torch.cat([table, known], dim=1)))
+    shares = counted[:, :, :-1] / counted[:, :, -1:].clamp(min=1e-6)
+    return shares.reshape(*arrays[f"{relations[0].name}.idx"].shape[:2], width)
 
 
-def _side_by_side(states: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Sources]]:
-    """States of all nodes [N, h], and where those of each type stand: [M, h] that graphs share, or [B, n, h]."""
-    sources, start = {}, 0
-    for t, found in states.items():
-        each = found.shape[1] if found.dim() == 3 else 0
-        sources[t] = Sources(start=start, graph=each)
-        start = start + found.shape[0] * (each or 1)
-    return torch.cat([found.flatten(end_dim=-2) for found in states.values()]), sources
+def _from(relations: Sequence[Relation], target: str, table: str) -> list[Relation]:
+    """Those that lead from the nodes of a table to nodes of a type."""
+    return [r for r in relations if r.target == target and r.source in _TABLES[table]]
+
+
+def _edges(arrays: Mapping[str, Tensor], relations: Sequence[Relation], weight: str) -> Edges:
+    """Relations from the nodes of one table to those of one type. weight: the array that they are weighted by."""
+    return Edges.joined(
+        [(_sources(arrays, r.source), arrays[f"{r.name}.idx"], arrays[f"{r.name}.{weight}"]) for r in relations]
+    )
+
+
+def _sources(arrays: Mapping[str, Tensor], node_type: str) -> Sources:
+    """Where nodes of a type stand in their table."""
+    if node_type == CANDIDATE:
+        batch, candidates = arrays["base"].shape
+        return Sources(start=batch, graph=candidates)
+    if node_type == Modality.REPORT:
+        return Sources(start=arrays[Modality.IMAGE].shape[0], graph=0)
+    return Sources(start=0, graph=1 if node_type == QUERY else 0)
 
 
 def _standard(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Values [B, K] standardised over the candidates, 0 where there is none, and their spread [B, 1]."""
-    count = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-    centred = (values - (values * mask).sum(dim=1, keepdim=True) / count) * mask
+    """Values [B, K, n] standardised over the candidates, 0 where there is none, and their spread [B, 1, n].
+
+    mask: [B, K, 1]
+    """
+    share = (mask / mask.sum(dim=1, keepdim=True).clamp(min=1.0)).transpose(1, 2)
+    centred = (values - torch.matmul(share, values)) * mask
     # Not 1e-8: the ONNX exporter takes that for 0 and drops it, and equal values become NaN.
-    spread = ((centred * centred).sum(dim=1, keepdim=True) / count + 1e-6).sqrt()
+    spread = (torch.matmul(share, centred * centred) + 1e-6).sqrt()
     return centred / spread, spread
 
 
