@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,40 @@ _CALL = "call"
 _SHORTEST_RETRY = 0.01  # seconds
 
 
+class Turns:
+    """A few at a time, in the order in which they came: past a semaphore's waiters newcomers push in. Thread-safe."""
+
+    def __init__(self, count: int) -> None:
+        self._guard = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout: float | None) -> bool:
+        """Whether it became the caller's turn within so many seconds; None waits for ever."""
+        with self._guard:
+            if self._free:
+                self._free -= 1
+                return True
+            called = threading.Lock()
+            called.acquire()
+            self._waiting.append(called)
+        if called.acquire(timeout=-1 if timeout is None else timeout):
+            return True
+        with self._guard:
+            if called in self._waiting:
+                self._waiting.remove(called)
+                return False
+        return True  # its turn came at the last moment
+
+    def release(self) -> None:
+        """Ends a turn: the next is that of who waits longest."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
+
+
 class Admission:
     """Places for calls in flight, and turns for those of them that compute.
 
@@ -22,7 +57,7 @@ class Admission:
 
     def __init__(self, *, in_flight: int, workers: int) -> None:
         self._places = threading.BoundedSemaphore(in_flight)
-        self._turns = threading.BoundedSemaphore(workers)
+        self._turns = Turns(workers)
         self._ahead = in_flight / workers
         self._recent = RecentTimes()
 
@@ -42,7 +77,7 @@ class Admission:
     def turn(self, deadline: Deadline) -> Iterator[None]:
         """One piece of work of a caller that has its place already, such as a stream; its deadline runs meanwhile."""
         left = deadline.left
-        if not self._turns.acquire(timeout=None if left is None else max(0.0, left)):
+        if not self._turns.acquire(None if left is None else max(0.0, left)):
             raise DeadlineTooShort(self._recent.quantile(_CALL, 0.5))
         start = time.perf_counter()
         try:
