@@ -124,7 +124,9 @@ def first_kept(
     if keep[:, :width].all():
         return rows[:, :width], values[:, :width]
     order = np.argsort(~keep, axis=1, kind="stable")[:, :width]
-    rows, values, keep = (np.take_along_axis(part, order, axis=1) for part in (rows, values, keep))
+    rows = np.take_along_axis(rows, order, axis=1)
+    values = np.take_along_axis(values, order, axis=1)
+    keep = np.take_along_axis(keep, order, axis=1)
     return np.where(keep, rows, NO_ROW), np.where(keep, values, np.float32(0.0)).astype(np.float32, copy=False)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn import functional as F
 
 from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, NODE_TYPES, QUERY, RELATIONS, Relation
@@ -91,8 +93,8 @@ class RelationalLayer(nn.Module):
         for t in (QUERY, CANDIDATE):
             parts = [(table, _from(self.shape.relations, t, name)) for name, table in tables.items()]
             heard = [(table, _edges(arrays, found, self.kind.edge_array)) for table, found in parts if found]
-            relations = [self.relations[r.name] for _, found in parts for r in found]
-            found = F.relu(heard_with(self.roots[t], relations, heard, states[t]))
+            relations: list[Any] = [self.relations[r.name] for _, found in parts for r in found]
+            found = F.relu(heard_with(cast(nn.Linear, self.roots[t]), relations, heard, states[t]))
             new[t] = self.norms[t](states[t] + F.dropout(found, self.shape.dropout, self.training))
         return new
 
@@ -194,7 +196,7 @@ class GraphReranker(nn.Module):
 
     def _of_direction(self, direction: Tensor) -> dict[str, Tensor]:
         """What each direction has of its own, [B, 1, n]: all of it in one table, which is looked up once."""
-        final = self.read[-1]
+        final = cast(nn.Linear, self.read[-1])
         parts = {f"trust_{t}": share.sigmoid().unsqueeze(1) for t, share in self.trust.items()}
         for t, of_report in ((QUERY, _SOURCES), (CANDIDATE, _TARGETS)):
             report = torch.tensor(of_report, dtype=self.gate.dtype).unsqueeze(1)
@@ -202,7 +204,7 @@ class GraphReranker(nn.Module):
         parts["weights"] = self.gate.unsqueeze(1) * torch.cat([final.weight, self.mixture], dim=1)
         parts["bias"] = (self.gate * final.bias).unsqueeze(1)
         rows = torch.cat(list(parts.values()), dim=1).index_select(0, direction).unsqueeze(1)
-        return dict(zip(parts, rows.split([part.shape[1] for part in parts.values()], dim=2), strict=True))
+        return dict(zip(parts, torch.split(rows, [part.shape[1] for part in parts.values()], dim=2), strict=True))
 
     @property
     def _archive(self) -> bool:
@@ -223,7 +225,7 @@ class GraphReranker(nn.Module):
             known = torch.cat([found, votes[t]], dim=2) if votes else found
             # Images and reports have weights of their own: each fills a half, the other stays empty.
             parts = [known * of[f"image_{t}"], known * of[f"report_{t}"], *([scalars] if t == CANDIDATE else [])]
-            linear = self.inputs[t]
+            linear = cast(nn.Linear, self.inputs[t])
             states[t] = F.relu(linear(torch.cat(parts, dim=2).reshape(-1, linear.in_features)))
         if self._archive:
             states |= {m.value: F.relu(self.inputs[m.value](arrays[m.value])) for m in Modality}
@@ -233,7 +235,7 @@ class GraphReranker(nn.Module):
         """Cosine of beliefs in units of each finding's own spread about its frequency. [B, K, 1]"""
         scale = 1.0 / (self.prior * (1.0 - self.prior)).sqrt()
         left, right = (found * scale - self.prior * scale for found in (query, candidates))
-        lengths = left.norm(dim=2, keepdim=True) * right.norm(dim=2, keepdim=True)
+        lengths = vector_norm(left, dim=2, keepdim=True) * vector_norm(right, dim=2, keepdim=True)
         return _products(left, right) / lengths.clamp(min=1e-6)
 
 
