@@ -235,7 +235,7 @@ class GraphReranker(nn.Module):
         """Cosine of beliefs in units of each finding's own spread about its frequency. [B, K, 1]"""
         scale = 1.0 / (self.prior * (1.0 - self.prior)).sqrt()
         left, right = (found * scale - self.prior * scale for found in (query, candidates))
-        lengths = vector_norm(left, dim=2, keepdim=True) * vector_norm(right, dim=2, keepdim=True)
+        lengths: Tensor = vector_norm(left, dim=2, keepdim=True) * vector_norm(right, dim=2, keepdim=True)
         return _products(left, right) / lengths.clamp(min=1e-6)
 
 
