@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAPPED_BYTES = 320 << 20  # some 160,000 vectors of 512 numbers: smaller archives are never trimmed
+MAPPED_BYTES = 128 << 20  # some 60,000 vectors of 512 numbers: smaller archives are never trimmed
 _SLICE = 32 << 20  # given back in about 0.2 ms, on the way of a search
 _STATM = Path("/proc/self/statm")  # Linux's alone: elsewhere nothing is trimmed
 
@@ -24,7 +24,7 @@ _STATM = Path("/proc/self/statm")  # Linux's alone: elsewhere nothing is trimmed
 class MappedFiles:
     """Opens arrays; `trim`, called after reading from them, keeps what is mapped within the budget. Thread-safe.
 
-    budget: bytes of mapped files in this process, beside those of its libraries
+    budget: bytes of mapped files in this process, beside those that are kept and those of its libraries
     """
 
     def __init__(self, budget: int = MAPPED_BYTES) -> None:
@@ -34,11 +34,14 @@ class MappedFiles:
         self._trimming = threading.Lock()
         self._next = (0, 0)  # the slice that has been mapped longest: which map, and where in it
 
-    def open(self, path: Path) -> NDArray[Any]:
-        """The array of a .npy file, read-only."""
+    def open(self, path: Path, *, keep: bool = False) -> NDArray[Any]:
+        """The array of a .npy file, read-only. keep: never given back, since every search reads all over it."""
         mapped = np.load(path, mmap_mode="r")
-        self._maps.append(mapped.base)
-        self._bytes += len(mapped.base)
+        if keep:
+            self._limit += len(mapped.base)
+        else:
+            self._maps.append(mapped.base)
+            self._bytes += len(mapped.base)
         # Seen as a plain array: every indexing of a numpy.memmap makes another one, which costs more than the gather.
         return np.asarray(mapped)
 

@@ -198,6 +198,7 @@ class Ranker:
         ranked = self._rerank(name, query, encoded, target, found, excluded, watch) if wants else None
         scores = found.cosines if ranked is None else ranked.scores
         hits = self._order(target, found, scores, k=query.k, one_per_patient=query.one_per_patient)
+        view.snapshot.files.trim()
         times = StageTimes(
             decode=query.decode_us,
             encode=encode_us,
@@ -232,6 +233,7 @@ class Ranker:
             known &= nodes.study != encoded.own
         voters = view.nearest(Modality.REPORT, encoded.vector, k, known, source=encoded.modality)
         votes = nodes.normal[voters.rows] < 0
+        view.snapshot.files.trim()
         times = StageTimes(decode=decode_us, encode=encode_us, candidates=watch.lap())
         return Screening(
             abnormal=float(self.encoder.classify(encoded.vector[None, :], encoded.modality)[0]),

@@ -318,7 +318,7 @@ def _load_items(folder: Path, m: Modality, factory: IndexFactory, files: MappedF
     }
     return Items(
         vectors=vectors,
-        facts=files.open(folder / "facts.npy"),
+        facts=files.open(folder / "facts.npy", keep=True),
         study=study,
         **shown,
         same=_load_table(folder, "same", files),

@@ -164,7 +164,6 @@ class View:
             late = np.flatnonzero(allowed[held:])
             rows = np.concatenate([rows, late + held])
             rows, cosines = _best_first(rows, np.concatenate([cosines, nodes.vectors.fresh[late] @ query]))
-        self.snapshot.files.trim()
         return Candidates(rows=rows[:k], cosines=cosines[:k])
 
     def with_changes(

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.doubles import SETTINGS, record, snapshot_of, study
+from helpers.doubles import SETTINGS, ranker_of, record, snapshot_of, study
 from radrank.core import pages
 from radrank.core.archive import Archive
-from radrank.core.graph import DIRECTIONS
 from radrank.core.pages import MappedFiles, mapped_bytes
+from radrank.core.ranking import SearchQuery, StudyQuery
 from radrank.core.view import View
 
 MIB = 1 << 20
@@ -81,13 +81,24 @@ def test_a_system_that_does_not_tell_is_never_trimmed(files, monkeypatch):
     MappedFiles(0).trim()
 
 
-def test_a_search_gives_back_what_it_mapped_too_much(tmp_path, monkeypatch):
+def test_what_is_kept_is_never_given_back_and_takes_nothing_of_the_budget(files, start):
+    mapped = MappedFiles(BUDGET)
+    arrays = [mapped.open(files[0], keep=True), mapped.open(files[1])]
+    kept = VECTORS[0].nbytes
+    assert arrays[0].sum()
+    assert read(arrays, mapped.trim) - start <= kept + BUDGET + MIB
+    mapped.trim()
+    assert mapped_bytes() - start >= kept
+
+
+def test_searches_and_screenings_give_back_what_they_mapped_too_much(tmp_path, monkeypatch):
     archive = Archive(tmp_path / "archive.sqlite")
     archive.upsert([record(study(n)) for n in range(9)], encoder="e" * 64)
-    view = View.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    ranker = ranker_of(View.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS))
     trimmed: list[None] = []
-    monkeypatch.setattr(view.snapshot.files, "trim", lambda: trimmed.append(None))
-    for source, target in DIRECTIONS:
-        view.nearest(target, np.asarray(view.nodes[source].vectors.base[0]), 3, source=source)
-    assert len(trimmed) == len(DIRECTIONS)
+    monkeypatch.setattr(ranker.view.snapshot.files, "trim", lambda: trimmed.append(None))
+    ranker.search(SearchQuery(content=StudyQuery(study_id="S0001")))
+    assert len(trimmed) == 1
+    ranker.screen(StudyQuery(study_id="S0001"))
+    assert len(trimmed) == 2
     archive.close()
