@@ -86,8 +86,8 @@ def test_what_is_kept_is_never_given_back_and_takes_nothing_of_the_budget(files,
     arrays = [mapped.open(files[0], keep=True), mapped.open(files[1])]
     kept = VECTORS[0].nbytes
     assert arrays[0].sum()
-    assert read(arrays, mapped.trim) - start <= kept + BUDGET + MIB
-    mapped.trim()
+    most = read(arrays, mapped.trim) - start
+    assert kept + BUDGET // 2 < most <= kept + BUDGET + MIB
     assert mapped_bytes() - start >= kept
 
 

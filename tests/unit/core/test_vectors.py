@@ -51,6 +51,11 @@ def test_ties_come_by_index_within_the_answer_and_at_its_edge():
     assert top_k(scores, 6).tolist() == [[1, 3, 0, 2, 4, 5], [0, 1, 2, 3, 4, 5]]
 
 
+def test_both_zeros_are_one_number_and_what_is_below_them_comes_after():
+    scores = np.array([[0.0, -0.0, 1e-30, -1e-30, 0.0, -2.0, -1.0]], np.float32)
+    assert top_k(scores, 7).tolist() == [[2, 0, 1, 4, 3, 6, 5]]
+
+
 def test_more_than_there_is_gives_all_there_is():
     assert top_k(np.array([1, 2], np.float32), 9).tolist() == [1, 0]
 

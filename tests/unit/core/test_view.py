@@ -102,6 +102,15 @@ def test_a_view_finds_what_the_archive_holds_whatever_has_changed(archive, tmp_p
         assert found(view, m, query) == truth(archive, m, query)
 
 
+@pytest.mark.parametrize("k", [3, 30, 50], ids=["the index", "all of them", "more than there are"])
+@pytest.mark.parametrize("m", list(Modality))
+def test_a_snapshot_alone_is_found_best_first_by_index_and_by_scan(archive, tmp_path, queries, m, k):
+    archive.upsert([record(study(n)) for n in range(30)], encoder=ENCODER)
+    view = ArchiveView.of(snapshot_of(tmp_path / "snapshots", archive), SETTINGS)
+    for query in queries:
+        assert found(view, m, query, k=k) == truth(archive, m, query, k=k)
+
+
 def test_a_replay_after_a_kill_finds_what_the_live_view_found(archive, tmp_path, queries):
     archive.upsert([record(study(n)) for n in range(30)], encoder=ENCODER)
     snapshot = snapshot_of(tmp_path / "snapshots", archive)
