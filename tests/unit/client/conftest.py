@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -56,6 +57,14 @@ def radiograph(seed: int, size: tuple[int, int] = (420, 512)) -> bytes:
     out = io.BytesIO()
     Image.fromarray(noisy).save(out, "PNG")
     return out.getvalue()
+
+
+def _has_gone(context):
+    """Whether the caller has cancelled: a cancelled call's requests may end a moment before that is told."""
+    end = time.monotonic() + 0.1
+    while context.is_active() and time.monotonic() < end:
+        time.sleep(0.005)
+    return not context.is_active()
 
 
 class FakeServer(retrieval_pb2_grpc.RetrievalServicer, archive_pb2_grpc.ArchiveServicer):
@@ -156,6 +165,8 @@ class FakeServer(retrieval_pb2_grpc.RetrievalServicer, archive_pb2_grpc.ArchiveS
         self.upserting.set()
         studies = [request.study for request in requests]
         self._note(studies, context)
+        if _has_gone(context):
+            return archive_pb2.UpsertResponse()
         self.upserted.extend(study.study_id for study in studies)
         return archive_pb2.UpsertResponse(added=len(studies), replaced=0, sequence=8)
 
