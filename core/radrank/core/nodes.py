@@ -36,7 +36,8 @@ class Column:
         if not len(self.fresh):
             found: NDArray[Any] = self.base.take(rows, axis=0)  # four times as fast as indexing by them
             return found
-        taken = np.empty((*rows.shape, *self.base.shape[1:]), dtype=self.base.dtype)
+        dtype = np.promote_types(self.base.dtype, self.fresh.dtype)  # fresh texts may be longer
+        taken = np.empty((*rows.shape, *self.base.shape[1:]), dtype=dtype)
         is_fresh = rows >= len(self.base)
         taken[~is_fresh] = self.base[rows[~is_fresh]]
         taken[is_fresh] = self.fresh[rows[is_fresh] - len(self.base)]

@@ -64,6 +64,12 @@ def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return keys
 
 
+def best_first(rows: Rows, cosines: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
+    """Rows [n] and their cosines [n], descending, ties by row."""
+    order = np.lexsort((rows, -cosines))
+    return rows.take(order), cosines.take(order)
+
+
 def exact_neighbours(queries: Matrix, gallery: Matrix, k: int) -> tuple[Rows, NDArray[np.float32]]:
     """The k most similar gallery rows of every query by one full scan.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from radrank.core.nodes import NO_ROW, Column, Neighbours, Nodes, facts_of, neig
 from radrank.core.records import ImageItem, Record
 from radrank.core.snapshot import Snapshot
 from radrank.core.studies import Modality, Study
-from radrank.core.vectors import Matrix, Rows, Vector, exact_neighbours, top_k
+from radrank.core.vectors import Matrix, Rows, Vector, best_first, exact_neighbours, top_k
 
 _REPLAY_BLOCK = 256  # rows of similarities held at once
 _SCAN_SHARE = 0.1  # below this share of allowed rows, one exact scan beats asking the index for ever more
@@ -109,11 +108,11 @@ class View:
 
     def ids(self, studies: NDArray[np.integer]) -> NDArray[np.bytes_]:
         """UTF-8 ids of these studies."""
-        return self._of("ids", studies)
+        return Column(self.snapshot.columns.ids, self._fresh.columns.ids).take(studies)
 
     def patients(self, studies: NDArray[np.integer]) -> NDArray[np.int64]:
         """Hashes of these studies' patients, 0 without one."""
-        return self._of("patients", studies)
+        return Column(self.snapshot.columns.patients, self._fresh.columns.patients).take(studies)
 
     def position(self, m: Modality, row: int) -> tuple[int, int]:
         """The place of an item's primary image among its study's, and the code of that image's view."""
@@ -163,7 +162,7 @@ class View:
         if len(nodes) > held:
             late = np.flatnonzero(allowed[held:])
             rows = np.concatenate([rows, late + held])
-            rows, cosines = _best_first(rows, np.concatenate([cosines, nodes.vectors.fresh[late] @ query]))
+            rows, cosines = best_first(rows, np.concatenate([cosines, nodes.vectors.fresh[late] @ query]))
         return Candidates(rows=rows[:k], cosines=cosines[:k])
 
     def with_changes(
@@ -201,16 +200,6 @@ class View:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _of(self, name: str, studies: NDArray[np.integer]) -> NDArray[Any]:
-        base, fresh = getattr(self.snapshot.columns, name), getattr(self._fresh.columns, name)
-        if not len(fresh):
-            return np.asarray(base).take(studies)
-        is_fresh = studies >= len(base)
-        taken = np.empty(len(studies), dtype=np.promote_types(base.dtype, fresh.dtype))
-        taken[~is_fresh] = base[studies[~is_fresh]]
-        taken[is_fresh] = fresh[studies[is_fresh] - len(base)]
-        return taken
-
     def _in_snapshot(
         self,
         m: Modality,
@@ -239,7 +228,7 @@ class View:
                 fetch *= 4
         rows = np.flatnonzero(allowed)
         vectors = items.vectors if len(rows) == held else items.vectors[rows]
-        return _best_first(rows, vectors @ query)
+        return best_first(rows, vectors @ query)
 
     def _appended(self, records: Sequence[Record], images: Sequence[ImageItem]) -> _Fresh:
         fresh = self._fresh
@@ -337,11 +326,6 @@ class View:
             rows=Column(table.rows.base, np.concatenate([table.rows.fresh, table_rows])),
             cosines=Column(table.cosines.base, np.concatenate([table.cosines.fresh, table_cosines])),
         )
-
-
-def _best_first(rows: NDArray[np.int64], cosines: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    order = np.lexsort((rows, -cosines))
-    return rows[order], cosines[order]
 
 
 def _earlier_neighbours(

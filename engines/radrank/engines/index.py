@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from radrank.core.errors import InvalidQuery, MissingExtra
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
 from radrank.core.studies import Modality
-from radrank.core.vectors import Matrix, Rows, exact_neighbours
+from radrank.core.vectors import Matrix, Rows, best_first, exact_neighbours
 
 Direction = tuple[Modality, Modality]
 """What the queries are vectors of, and what is searched."""
@@ -151,9 +151,7 @@ class HnswIndex:
         found = labels[:, :k].astype(np.int64)  # best first
         cosines = np.empty(found.shape, dtype=np.float32)
         for rows, similar, query in zip(found, cosines, queries, strict=True):
-            anew = self._vectors.take(rows, axis=0) @ query
-            order = np.lexsort((rows, -anew))
-            rows[:], similar[:] = rows.take(order), anew.take(order)
+            rows[:], similar[:] = best_first(rows, self._vectors.take(rows, axis=0) @ query)
         return found, cosines
 
 

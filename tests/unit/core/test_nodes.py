@@ -35,6 +35,11 @@ def test_a_column_takes_from_its_base_and_from_its_fresh_rows():
     assert Column(column.base).take(np.array([1])).tolist() == [[2, 2]]
 
 
+def test_fresh_texts_may_be_longer_than_those_before():
+    column = Column(np.array([b"S1", b"S2"]), np.array([b"S10000"]))
+    assert column.take(np.array([2, 0])).tolist() == [b"S10000", b"S1"]
+
+
 def test_first_kept_closes_gaps_in_order():
     rows, values = np.array([[4, 5, 6, 7]]), f32(0.9, 0.8, 0.7, 0.6)[None]
     kept = first_kept(rows, values, np.array([[False, True, False, True]]), 2)

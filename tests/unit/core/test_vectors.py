@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radrank.core import vectors
-from radrank.core.vectors import exact_neighbours, fused, fused_by_study, top_k, unit
+from radrank.core.vectors import best_first, exact_neighbours, fused, fused_by_study, top_k, unit
 
 
 def unit_rows(count: int, seed: int = 0) -> np.ndarray:
@@ -65,6 +65,12 @@ def test_top_k_is_the_head_of_a_stable_sort(seed):
     scores = np.random.default_rng(seed).integers(0, 6, size=(20, 30)).astype(np.float32)
     for k in (1, 7, 29, 30):
         assert np.array_equal(top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+
+
+def test_rows_come_best_first_and_ties_by_row():
+    rows, cosines = best_first(np.array([7, 2, 5, 1]), np.array([0.5, 0.9, 0.5, -0.1], np.float32))
+    assert rows.tolist() == [2, 5, 7, 1]
+    assert cosines.tolist() == np.array([0.9, 0.5, 0.5, -0.1], np.float32).tolist()
 
 
 @pytest.mark.parametrize("block_bytes", [64 << 20, 1 << 10])

@@ -206,7 +206,7 @@ def heard_with(root: nn.Linear, relations: Sequence[Relation], heard: Heard, own
 
     relations: in the order of the tables' edges. A node without edges hears the root and the relations' biases.
     """
-    kind: Any = type(relations[0])
+    kind: Kind = type(relations[0])
     weight, bias = kind.mapping(relations)
     every = torch.cat([own, *kind.sums(relations, heard, own)], dim=1)
     return F.linear(every, torch.cat([root.weight, weight], dim=1), root.bias + bias)
@@ -227,6 +227,13 @@ class Kind(Protocol):
     edge_array: str
 
     def __call__(self, width: int) -> Relation: ...
+    def sums(self, relations: Sequence[Any], heard: Heard, own: Tensor, /) -> list[Tensor]:
+        """What nodes hear before it is mapped: [n, …] of each table, zeros where there is no edge. own: [n, h]"""
+        ...
+
+    def mapping(self, relations: Sequence[Any], /) -> tuple[Tensor, Tensor]:
+        """What maps these sums, side by side: weight [h, …] and bias [h]."""
+        ...
 
 
 KINDS: Mapping[str, Kind] = {"sage": SageRelation, "gcn": GcnRelation, "gat": GatRelation}
