@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -12,9 +13,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from helpers.doubles import DoubleBundle, HashingEncoder, NeighbourReranker
-from helpers.serving import STUDIES, health, search_request, serving
+from helpers.serving import STUDIES, health, new_study, search_request, serving
 from radrank.core.errors import Unavailable
-from radrank.v1 import retrieval_pb2
+from radrank.v1 import archive_pb2, retrieval_pb2
 
 SLOW = 0.05  # seconds
 
@@ -152,6 +153,73 @@ def test_a_stream_waits_for_its_turn_and_is_not_refused(held):
         assert reply.result().search.hits
 
 
+class NotingReranker(NeighbourReranker):
+    """Computes where it is asked, and notes in which threads that was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manifest = replace(self.manifest, runtime="onnxruntime-cpu 1.0")
+        self.threads: list[str] = []
+
+    def score(self, batch):
+        self.threads.append(threading.current_thread().name.partition("_")[0])
+        return super().score(batch)
+
+
+@pytest.fixture
+def noting(tmp_path):
+    """A server that notes where it re-ranks."""
+    reranker = NotingReranker()
+    bundle = DoubleBundle(rerankers={"sage": reranker})
+    with serving(tmp_path / "home", STUDIES, bundle=bundle) as running:
+        running.threads = reranker.threads
+        yield running
+
+
+def test_what_encodes_nothing_is_done_in_the_event_loop_and_found_alike(noting):
+    query = {"study": {"study_id": "S0003"}}
+    replies = [noting.search(query=query).hits for _ in range(40)]
+    assert all(reply == replies[0] for reply in replies)
+    assert noting.threads[:16] == ["call"] * 16
+    assert noting.threads[16:].count("front") == 23
+
+
+@pytest.mark.parametrize("fields", [{"query": {"text": "finding1"}}, {"include_report": True}])
+def test_what_encodes_or_looks_something_up_has_a_thread(noting, fields):
+    for _ in range(40):
+        noting.search(**({"query": {"study": {"study_id": "S0003"}}} | fields))
+    assert set(noting.threads) == {"call"}
+
+
+def test_requests_of_a_stream_are_done_there_too(noting):
+    search = search_request(query={"study": {"study_id": "S0003"}})
+    requests = [retrieval_pb2.SearchStreamRequest(tag=str(tag), search=search) for tag in range(40)]
+    replies = list(noting.retrieval.SearchStream(iter(requests), timeout=20))
+    assert [reply.tag for reply in replies] == [request.tag for request in requests]
+    assert noting.threads.count("front") == 23
+
+
+def test_an_engine_that_waits_for_others_never_holds_up_the_loop(noting):
+    noting.library.engines.rerankers["sage"].manifest = replace(
+        noting.library.engines.rerankers["sage"].manifest, runtime="triton 2.51.0"
+    )
+    for _ in range(40):
+        noting.search(query={"study": {"study_id": "S0003"}})
+    assert set(noting.threads) == {"call"}
+
+
+def test_an_upsert_whose_caller_goes_while_it_is_encoded_changes_nothing(held):
+    held.encoder.go.clear()
+    held.encoder.entered.clear()
+    call = held.archive.Upsert.future(iter([archive_pb2.UpsertRequest(study=new_study())]), timeout=20)
+    assert held.encoder.entered.wait(10)
+    call.cancel()
+    time.sleep(0.2)  # until the server has heard of it
+    held.encoder.go.set()
+    time.sleep(0.2)
+    assert held.stats().studies == 6
+
+
 @pytest.fixture
 def slow(tmp_path):
     """A server that has learnt how long its re-ranker takes."""
@@ -209,6 +277,9 @@ def test_an_idle_stream_does_not_delay_the_end(tmp_path):
         running.server.stop(15)
         leave.set()
         assert time.monotonic() - start < 5
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_an_embedding_is_the_same_alone_and_among_others(standing):

@@ -220,8 +220,9 @@ def test_an_id_that_can_not_be_is_named(unharmed, study_id):
 
 def test_bytes_that_are_no_message_end_nothing(unharmed):
     call = unharmed.channel.unary_unary("/radrank.v1.Retrieval/Search", None, None)
-    with pytest.raises(grpc.RpcError):
-        call(b"\xff\xff" + SECRET.encode(), timeout=20)
+    for size in (1, 100_000):
+        message = refused(lambda size=size: call(b"\xff\xff" + size * SECRET.encode(), timeout=20))
+        assert message.startswith("request: is not a message of this method")
 
 
 def test_what_no_one_foresaw_is_told_as_an_incident(unharmed, monkeypatch, caplog):

@@ -226,7 +226,7 @@ def test_callers_on_other_hosts_have_no_memory_here(client, region, monkeypatch)
     ],
 )
 def test_a_caller_is_on_this_host_if_it_comes_over_loopback_or_a_socket_file(peer, local):
-    assert servicer._is_local(SimpleNamespace(peer=lambda: peer)) is local
+    assert servicer._is_local(SimpleNamespace(peer=peer)) is local
 
 
 def _open_files(key: str) -> int:

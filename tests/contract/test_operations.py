@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 
 import grpc
 import pytest
@@ -46,6 +47,28 @@ def test_health_says_serving_only_once_there_is_something_to_serve(tmp_path):
         watch.cancel()
         stopping.join(10)
         library.close()
+
+
+def test_who_watches_health_is_told_though_another_leaves_and_does_not_hold_up_the_end(tmp_path):
+    with serving(tmp_path / "home", STUDIES[:3]) as running:
+        stub = health_pb2_grpc.HealthStub(running.channel)
+        leaves, stays = (stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(2))
+        assert next(leaves).status == next(stays).status == SERVING
+        leaves.cancel()
+        start = time.monotonic()
+        running.server.stop(15.0)
+        assert time.monotonic() - start < 10
+        assert [told.status for told in stays] == [NOT_SERVING]
+
+
+def test_a_service_that_is_not_there_is_unknown_to_health(standing):
+    stub, request = health_pb2_grpc.HealthStub(standing.channel), health_pb2.HealthCheckRequest(service="other")
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(request, timeout=10)
+    assert error_of(caught.value)[0] == "NOT_FOUND"
+    watch = stub.Watch(request, timeout=10)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
 
 
 def test_stopping_lets_a_running_call_finish(tmp_path, monkeypatch):
@@ -95,6 +118,11 @@ def test_without_the_token_nobody_gets_in(guarded, metadata):
         lambda: guarded.archive.Upsert(iter([]), metadata=metadata, timeout=10),
         lambda: next(guarded.retrieval.SearchStream(iter([]), metadata=metadata, timeout=10)),
         lambda: guarded.archive.Stats(archive_pb2.StatsRequest(), metadata=metadata, timeout=10),
+        lambda: next(
+            reflection_pb2_grpc.ServerReflectionStub(guarded.channel).ServerReflectionInfo(
+                iter([]), metadata=metadata, timeout=10
+            )
+        ),
     )
     for call in calls:
         with pytest.raises(grpc.RpcError) as caught:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radrank.core.errors import InvalidQuery, Unavailable
+from radrank.core.ports import EngineManifest
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import FP32, converted
 from radrank.engines.engine import Engine, Model
@@ -18,6 +19,7 @@ AUTO, TRITON = "auto", "triton"
 PLAIN = "onnxruntime-cpu"
 """There wherever a bundle is served, and in fp32 the same on all machines."""
 GPU_PRECISION = "fp16"
+OPENVINO = "openvino"
 OPENVINO_PRECISION = "bf16"
 _LANES = 2  # one batch forms and is copied while the other runs
 
@@ -46,6 +48,11 @@ class EngineSettings:
 
     def plans_for(self, model: Model) -> Path:
         return self.plans or plans_of(model.path.parent)
+
+
+def computes_in_caller(manifest: EngineManifest) -> bool:
+    """Whether an engine computes in the thread that asks it: it waits neither for a batch nor for another host."""
+    return manifest.runtime.partition(" ")[0] in (PLAIN, OPENVINO)
 
 
 Opener = Callable[[Model, EngineSettings], Engine]
@@ -112,7 +119,7 @@ RUNTIMES: Mapping[str, Opener] = {
     "onnxruntime-cuda": _onnxruntime_gpu("onnxruntime-cuda"),
     "onnxruntime-tensorrt": _onnxruntime_gpu("onnxruntime-tensorrt"),
     "onnxruntime-tensorrt-rtx": _onnxruntime_gpu("onnxruntime-tensorrt-rtx"),
-    "openvino": _openvino,
+    OPENVINO: _openvino,
     PLAIN: _onnxruntime_cpu,
     TRITON: _triton,
 }
@@ -121,8 +128,8 @@ PREFERENCE = (
     ("tensorrt", GPU_PRECISION),
     ("tensorrt-rtx", GPU_PRECISION),
     ("onnxruntime-cuda", GPU_PRECISION),
-    ("openvino", OPENVINO_PRECISION),
-    ("openvino", FP32),
+    (OPENVINO, OPENVINO_PRECISION),
+    (OPENVINO, FP32),
     (PLAIN, FP32),
 )
 """What "auto" tries, best first, and in which precision where none is asked for; the last must be there. ONNX Runtime's
@@ -131,7 +138,7 @@ where they are asked for.
 """
 
 
-TRIALS = frozenset({"openvino"})
+TRIALS = frozenset({OPENVINO})
 """Need nothing built or converted: "auto" tries them in passing, and that one is refused is no news."""
 
 

@@ -1,88 +1,60 @@
-"""How much may run at once: past it calls are refused, so that a queue never grows."""
+"""How much may run at once: past it calls are refused, so that a queue never grows. All in one event loop."""
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import math
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from radrank.core.errors import DeadlineTooShort, Overloaded
-from radrank.core.timing import Deadline, RecentTimes
+from radrank.core.errors import Overloaded
+from radrank.core.timing import RecentTimes
 
 _CALL = "call"
 _SHORTEST_RETRY = 0.01  # seconds
 
 
-class Turns:
-    """A few at a time, in the order in which they came: past a semaphore's waiters newcomers push in. Thread-safe."""
-
-    def __init__(self, count: int) -> None:
-        self._guard = threading.Lock()
-        self._free = count
-        self._waiting: deque[threading.Lock] = deque()
-
-    def acquire(self, timeout: float | None) -> bool:
-        """Whether it became the caller's turn within so many seconds; None waits for ever."""
-        with self._guard:
-            if self._free:
-                self._free -= 1
-                return True
-            called = threading.Lock()
-            called.acquire()
-            self._waiting.append(called)
-        if called.acquire(timeout=-1 if timeout is None else timeout):
-            return True
-        with self._guard:
-            if called in self._waiting:
-                self._waiting.remove(called)
-                return False
-        return True  # its turn came at the last moment
-
-    def release(self) -> None:
-        """Ends a turn: the next is that of who waits longest."""
-        with self._guard:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
-
-
 class Admission:
-    """Places for calls in flight, and turns for those of them that compute.
+    """Places for calls in flight, and turns for those of them that compute in a thread.
 
-    in_flight: calls that compute or wait for their turn; workers: calls that compute side by side
+    in_flight: calls that compute or wait for their turn; workers: threads that compute side by side
+    taken: places that are; refused: `time.perf_counter()` of the last refusal
     """
 
     def __init__(self, *, in_flight: int, workers: int) -> None:
-        self._places = threading.BoundedSemaphore(in_flight)
-        self._turns = Turns(workers)
+        self._places = in_flight
+        self._turns = asyncio.Semaphore(workers)  # turns come in the order in which they were asked for
         self._ahead = in_flight / workers
         self._recent = RecentTimes()
+        self.taken = 0
+        self.refused = -math.inf
 
     @contextmanager
-    def admitted(self, deadline: Deadline) -> Iterator[None]:
-        """A call from its arrival to its reply. Raises Overloaded at once, or DeadlineTooShort where no turn came."""
-        if not self._places.acquire(blocking=False):
+    def place(self) -> Iterator[None]:
+        """A call from its arrival to its reply. Raises Overloaded."""
+        if self.taken >= self._places:
+            self.refused = time.perf_counter()
             # By then those who hold a place now have had their turn.
             raise Overloaded(max(_SHORTEST_RETRY, self._ahead * self._recent.quantile(_CALL, 0.5)))
+        self.taken += 1
         try:
-            with self.turn(deadline):
-                yield
+            yield
         finally:
-            self._places.release()
+            self.taken -= 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One piece of work of a caller that has its place already, such as a stream. Who gives up is cancelled."""
+        async with self._turns:
+            with self.timing():
+                yield
 
     @contextmanager
-    def turn(self, deadline: Deadline) -> Iterator[None]:
-        """One piece of work of a caller that has its place already, such as a stream; its deadline runs meanwhile."""
-        left = deadline.left
-        if not self._turns.acquire(None if left is None else max(0.0, left)):
-            raise DeadlineTooShort(self._recent.quantile(_CALL, 0.5))
+    def timing(self) -> Iterator[None]:
+        """A piece of work: how long they take tells who is refused when to come again."""
         start = time.perf_counter()
         try:
-            with deadline.running():
-                yield
+            yield
         finally:
-            self._turns.release()
             self._recent.add(_CALL, time.perf_counter() - start)

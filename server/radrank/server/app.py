@@ -2,55 +2,113 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from radrank.core.errors import InvalidQuery
 from radrank.server import kserve
 from radrank.server.admission import Admission
+from radrank.server.front import Front
 from radrank.server.gate import Gate
-from radrank.server.interceptors import interceptors
-from radrank.server.kserve.arrivals import Arrivals
+from radrank.server.health import HealthServicer
 from radrank.server.library import Library
 from radrank.server.servicers import ArchiveServicer, RetrievalServicer
 from radrank.server.settings import Settings
 from radrank.server.statuses import trace
+from radrank.server.streams import Streams
+from radrank.server.threads import Threads
 from radrank.v1 import archive_pb2, archive_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
+
+Result = TypeVar("Result")
 
 SERVICES = (
     retrieval_pb2.DESCRIPTOR.services_by_name["Retrieval"].full_name,
     archive_pb2.DESCRIPTOR.services_by_name["Archive"].full_name,
 )
 
-_SPARE = 16  # threads beside those of admitted calls
+_SPARE = 16  # threads beside those that compute: for what looks something up or changes the archive
 _REFUSED = 1_000  # calls that may wait for their refusal: past it gRPC itself refuses
+_LAST_SECONDS = 5.0  # for threads whose callers have gone
 
 _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Listens from the start, so that health can be asked; answers searches once a library is given."""
+    """Listens from the start, so that health can be asked; answers searches once a library is given.
+
+    gRPC's event loop has a thread of its own; the methods here may be called from any other.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        limits = settings.limits
-        self._gate = Gate(streams=limits.streams)
-        admission = Admission(in_flight=limits.in_flight, workers=limits.workers)
-        self._health = health.HealthServicer()
         self._settings = settings
-        self._grpc = grpc.server(
-            # A thread for all that may be open, and some to refuse the rest and to answer health checks at any time.
-            ThreadPoolExecutor(limits.in_flight + limits.streams + _SPARE, thread_name_prefix="call"),
-            interceptors=[Arrivals(kserve.INFER), *interceptors(settings.token(), admission)],
+        self._gate = Gate()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_say_where)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="front", daemon=True)
+        self._listening: _Listening | None = None
+
+    def start(self) -> str:
+        """Binds and listens; returns the address, with the port that was chosen where 0 was asked for."""
+        self._thread.start()
+        self._listening = self._in_loop(_listening(self._settings, self._gate))
+        return self._listening.address
+
+    def serve(self, library: Library) -> None:
+        """Answers from this library from now on."""
+        self._gate.open(library)
+        if self._listening is not None:
+            self._in_loop(self._listening.serve())
+
+    def stop(self, grace: float) -> None:
+        """Takes no more calls, and lets running ones finish for `grace` seconds."""
+        if self._loop.is_closed():
+            return
+        if self._listening is not None:
+            self._in_loop(self._listening.stop(grace))
+        self._gate.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class _Listening:
+    """What of a server lives in the event loop."""
+
+    def __init__(self, settings: Settings, gate: Gate) -> None:
+        limits = settings.limits
+        self._streams = Streams(limits.streams)
+        self._threads = Threads(limits.workers + limits.streams + _SPARE)
+        front = Front(
+            admission=Admission(in_flight=limits.in_flight, workers=limits.workers),
+            streams=self._streams,
+            threads=self._threads,
+            token=settings.token(),
+        )
+        retrieval = RetrievalServicer(gate)
+        front.add(retrieval_pb2_grpc.add_RetrievalServicer_to_server, retrieval, is_short=retrieval.is_short)
+        front.add(archive_pb2_grpc.add_ArchiveServicer_to_server, ArchiveServicer(gate))
+        services: tuple[str, ...] = SERVICES
+        if kserve.is_installed():
+            services = (*services, kserve.add_to(front, gate, retrieval))
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflecting = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined] # exported on Python 3 only
+        front.add(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflecting)
+        self._health = HealthServicer(("", *services))
+        self._grpc = grpc.aio.server(
+            handlers=[front],
             maximum_concurrent_rpcs=limits.in_flight + limits.streams + _REFUSED,
             options=[
                 ("grpc.max_receive_message_length", limits.message_bytes),
@@ -58,50 +116,48 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a second server on the port fails, instead of taking half of the calls
             ],
         )
-        retrieval = RetrievalServicer(self._gate, admission)
-        retrieval_pb2_grpc.add_RetrievalServicer_to_server(retrieval, self._grpc)  # type: ignore[no-untyped-call]
-        archive_pb2_grpc.add_ArchiveServicer_to_server(ArchiveServicer(self._gate), self._grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._services: tuple[str, ...] = SERVICES
-        if kserve.is_installed():
-            added = kserve.add_to(self._grpc, gate=self._gate, admission=admission, search=retrieval.Search)
-            self._services = (*SERVICES, added)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.address = self._bound(settings)
 
-    def start(self) -> str:
-        """Binds and listens; returns the address, with the port that was chosen where 0 was asked for."""
-        listen = self._settings.listen
+    async def start(self) -> None:
+        await self._grpc.start()
+
+    async def serve(self) -> None:
+        self._health.set(serving=True)
+
+    async def stop(self, grace: float) -> None:
+        self._health.end()
+        stopping = asyncio.create_task(self._grpc.stop(grace))
+        await asyncio.sleep(0)
+        self._streams.drain()
+        await stopping
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=_LAST_SECONDS)
+        self._threads.close()
+
+    def _bound(self, settings: Settings) -> str:
+        listen, certificates = settings.listen, settings.certificates()
         try:
-            port = self._bind(listen)
+            if certificates is None:
+                port = self._grpc.add_insecure_port(listen)
+            else:
+                port = self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([certificates]))
         except RuntimeError:
             raise InvalidQuery("listen", f"{listen} can't be bound: is another server running there?") from None
-        self._grpc.start()
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
-    def serve(self, library: Library) -> None:
-        """Answers from this library from now on."""
-        self._gate.open(library)
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    def stop(self, grace: float) -> None:
-        """Takes no more calls, and lets running ones finish for `grace` seconds."""
-        self._health.enter_graceful_shutdown()
-        stopped = self._grpc.stop(grace)
-        self._gate.drain()
-        stopped.wait()
-        self._gate.shut()
+async def _listening(settings: Settings, gate: Gate) -> _Listening:
+    made = _Listening(settings, gate)
+    await made.start()
+    return made
 
-    def _bind(self, listen: str) -> int:
-        certificates = self._settings.certificates()
-        if certificates is None:
-            return self._grpc.add_insecure_port(listen)
-        return self._grpc.add_secure_port(listen, grpc.ssl_server_credentials([certificates]))
 
-    def _set_health(self, status: Any) -> None:
-        for name in ("", *self._services):
-            self._health.set(name, status)
+def _say_where(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As the loop would log it, without an error's text: that may quote a report."""
+    error = context.get("exception")
+    _log.error("in the event loop: %s", context["message"] if error is None else trace(error))
 
 
 def run(

@@ -1,21 +1,20 @@
-"""radrank.v1 over a Library: decode, call, encode. Errors are mapped by the interceptor."""
+"""radrank.v1 over a Library: decode, call, encode. What they raise, the front turns into statuses."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-import grpc
 import numpy as np
 
 from radrank.core.errors import InvalidQuery, Unavailable
 from radrank.core.ports import Encoder
-from radrank.core.ranking import ImageQuery, TextQuery
+from radrank.core.ranking import ImageQuery, Ranker, Ranking, TextQuery
 from radrank.core.studies import Modality, Study
-from radrank.core.timing import Deadline
 from radrank.core.vectors import Matrix
+from radrank.engines.runtimes import computes_in_caller
 from radrank.server import codecs, replies
-from radrank.server.admission import Admission
+from radrank.server.calls import Caller
 from radrank.server.gate import Gate
 from radrank.server.importing import encode_studies
 from radrank.server.statuses import status_of
@@ -28,28 +27,32 @@ UPSERT_BYTES = 2**30  # what one upsert may hold in memory until it is written
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
     """Searches."""
 
-    def __init__(self, gate: Gate, admission: Admission) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._admission = admission
 
     def Search(  # noqa: N802 - the contract's name
-        self, request: retrieval_pb2.SearchRequest, context: grpc.ServicerContext
+        self, request: retrieval_pb2.SearchRequest, caller: Caller
     ) -> retrieval_pb2.SearchResponse:
-        return self._search(request, Deadline(context.time_remaining()))
+        start = time.perf_counter_ns()
+        library = self._gate.library
+        with library.lease() as edition:
+            ranking = _ranking(request, edition.ranker, caller)
+            return replies.search_response(request, ranking, edition=edition, archive=library.archive, start_ns=start)
 
     def SearchStream(  # noqa: N802
-        self, requests: Iterator[retrieval_pb2.SearchStreamRequest], context: grpc.ServicerContext
-    ) -> Iterator[retrieval_pb2.SearchStreamResponse]:
-        deadline = Deadline(context.time_remaining())
-        with self._gate.stream(context) as stream:
-            for request in requests:
-                with stream.busy():
-                    yield self._tagged(request, deadline)
-                if stream.ending:
-                    return
+        self, request: retrieval_pb2.SearchStreamRequest, caller: Caller
+    ) -> retrieval_pb2.SearchStreamResponse:
+        """The reply to one request of the stream. One request's fault is its own reply, not the stream's end."""
+        try:
+            codecs.check_tag(request)
+            return retrieval_pb2.SearchStreamResponse(tag=request.tag, search=self.Search(request.search, caller))
+        except Exception as error:  # noqa: BLE001 - whatever it was
+            status = status_of(error)
+            told = retrieval_pb2.StreamError(code=status.number, message=status.message)
+            return retrieval_pb2.SearchStreamResponse(tag=request.tag, error=told)
 
     def Embed(  # noqa: N802
-        self, request: retrieval_pb2.EmbedRequest, _context: grpc.ServicerContext
+        self, request: retrieval_pb2.EmbedRequest, _caller: Caller
     ) -> retrieval_pb2.EmbedResponse:
         with self._gate.library.lease() as edition:
             encoder = edition.ranker.encoder
@@ -58,45 +61,41 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
             return replies.embed_response(_embedded(contents, encoder), edition, encoder.manifests[first])
 
     def Screen(  # noqa: N802
-        self, request: retrieval_pb2.ScreenRequest, context: grpc.ServicerContext
+        self, request: retrieval_pb2.ScreenRequest, caller: Caller
     ) -> retrieval_pb2.ScreenResponse:
         start = time.perf_counter_ns()
         with self._gate.library.lease() as edition:
             ranker = edition.ranker
             content, k, decode_us = codecs.screen_query(request, image_size=ranker.encoder.image_size)
-            deadline = Deadline(context.time_remaining())
-            screening = ranker.screen(content, k=k, deadline=deadline, decode_us=decode_us)
+            screening = ranker.screen(content, k=k, deadline=caller.deadline, decode_us=decode_us)
             return replies.screen_response(screening, edition=edition, start_ns=start)
 
     def GetStudy(  # noqa: N802
-        self, request: retrieval_pb2.GetStudyRequest, _context: grpc.ServicerContext
+        self, request: retrieval_pb2.GetStudyRequest, _caller: Caller
     ) -> retrieval_pb2.GetStudyResponse:
         study_id = codecs.study_id(request)
         record = self._gate.library.archive.record(study_id, previews=request.include_previews)
         return replies.study_response(record, previews=request.include_previews)
 
-    def _search(self, request: retrieval_pb2.SearchRequest, deadline: Deadline) -> retrieval_pb2.SearchResponse:
-        start = time.perf_counter_ns()
-        library = self._gate.library
-        with library.lease() as edition:
-            ranker = edition.ranker
-            query = codecs.search_query(request, image_size=ranker.encoder.image_size, deadline=deadline)
-            ranking = ranker.search(query)
-            return replies.search_response(request, ranking, edition=edition, archive=library.archive, start_ns=start)
+    def rank(self, request: retrieval_pb2.SearchRequest, caller: Caller) -> Ranking:
+        """As Search, without what only its reply holds."""
+        with self._gate.library.lease() as edition:
+            return _ranking(request, edition.ranker, caller)
 
-    def _tagged(
-        self, request: retrieval_pb2.SearchStreamRequest, deadline: Deadline
-    ) -> retrieval_pb2.SearchStreamResponse:
-        try:
-            codecs.check_tag(request)
-            with self._admission.turn(deadline):
-                return retrieval_pb2.SearchStreamResponse(
-                    tag=request.tag, search=self._search(request.search, deadline)
-                )
-        except Exception as error:  # noqa: BLE001 - one request's fault is its own reply, not the stream's end
-            status = status_of(error)
-            told = retrieval_pb2.StreamError(code=status.number, message=status.message)
-            return retrieval_pb2.SearchStreamResponse(tag=request.tag, error=told)
+    def is_short(self, request: object) -> bool:
+        """Whether a request is a search that encodes nothing, and looks nothing up beside what it finds."""
+        search = request.search if isinstance(request, retrieval_pb2.SearchStreamRequest) else request
+        return (
+            isinstance(search, retrieval_pb2.SearchRequest)
+            and (search.query.HasField("embedding") or search.query.HasField("study"))
+            and not (search.include_report or search.include_labels or search.include_preview)
+            and self.reranks_here()
+        )
+
+    def reranks_here(self) -> bool:
+        """Whether re-rankers compute in the thread that asks them, and wait for nobody."""
+        rerankers = self._gate.library.engines.rerankers.values()
+        return all(computes_in_caller(reranker.manifest) for reranker in rerankers)
 
 
 class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
@@ -106,30 +105,33 @@ class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
         self._gate = gate
 
     def Upsert(  # noqa: N802
-        self, requests: Iterator[archive_pb2.UpsertRequest], context: grpc.ServicerContext
+        self, requests: Iterator[archive_pb2.UpsertRequest], caller: Caller
     ) -> archive_pb2.UpsertResponse:
-        deadline = Deadline(context.time_remaining())
-        with self._gate.stream(context) as stream, stream.busy(), deadline.running():
-            library = self._gate.library
-            records = list(encode_studies(_studies(requests), library.engines.encoder))
-            if not context.is_active():
-                raise Unavailable("the caller has gone")  # and does not expect that anything was changed
-            added, replaced, sequence = library.upsert(records)
-            return archive_pb2.UpsertResponse(added=added, replaced=replaced, sequence=sequence)
+        library = self._gate.library
+        records = list(encode_studies(_studies(requests), library.engines.encoder))
+        if not caller.waits:
+            raise Unavailable("the caller has gone")  # and does not expect that anything was changed
+        added, replaced, sequence = library.upsert(records)
+        return archive_pb2.UpsertResponse(added=added, replaced=replaced, sequence=sequence)
 
     def Delete(  # noqa: N802
-        self, request: archive_pb2.DeleteRequest, _context: grpc.ServicerContext
+        self, request: archive_pb2.DeleteRequest, _caller: Caller
     ) -> archive_pb2.DeleteResponse:
         study_ids = codecs.deleted_ids(request)
         deleted, sequence = self._gate.library.delete(study_ids)
         return archive_pb2.DeleteResponse(deleted=deleted, unknown=len(study_ids) - deleted, sequence=sequence)
 
     def Stats(  # noqa: N802
-        self, _request: archive_pb2.StatsRequest, _context: grpc.ServicerContext
+        self, _request: archive_pb2.StatsRequest, _caller: Caller
     ) -> archive_pb2.StatsResponse:
         library = self._gate.library
         with library.lease() as edition:
             return replies.stats_response(library.archive.counts(), edition)
+
+
+def _ranking(request: retrieval_pb2.SearchRequest, ranker: Ranker, caller: Caller) -> Ranking:
+    query = codecs.search_query(request, image_size=ranker.encoder.image_size, deadline=caller.deadline)
+    return ranker.search(query)
 
 
 def _studies(requests: Iterable[archive_pb2.UpsertRequest]) -> Iterator[Study]:

@@ -58,8 +58,18 @@ class Status:
         )
 
 
+class Refused(Exception):
+    """A call that is answered with a code of its own."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def status_of(error: Exception) -> Status:
     """The status of an error. An unknown one gets an opaque id; its text is neither told nor logged."""
+    if isinstance(error, Refused):
+        return Status(error.code, str(error))
     for kind in type(error).__mro__:
         if kind in STATUS:
             return Status(STATUS[kind], str(error), getattr(error, "retry_after", None))

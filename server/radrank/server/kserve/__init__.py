@@ -6,7 +6,6 @@ inference   one request through one model
 memory      system shared memory
 statistics  counts and times
 describe    metadata, configuration, statistics as messages
-arrivals    when a call came, before it waited for a thread
 servicer    the service
 """
 
@@ -17,15 +16,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import grpc
-
-    from radrank.server.admission import Admission
+    from radrank.server.front import Front
     from radrank.server.gate import Gate
-    from radrank.server.kserve.search import Search
+    from radrank.server.servicers import RetrievalServicer
 
 _log = logging.getLogger(__name__)
-
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def is_installed() -> bool:
@@ -36,11 +31,16 @@ def is_installed() -> bool:
     return False
 
 
-def add_to(server: grpc.Server, *, gate: Gate, admission: Admission, search: Search) -> str:
-    """Adds the service to a server that has not started; returns its name."""
+def add_to(front: Front, gate: Gate, retrieval: RetrievalServicer) -> str:
+    """Adds the service to what answers a server's calls; returns its name."""
     from tritonclient.grpc import service_pb2_grpc
 
     from radrank.server.kserve.servicer import SERVICE, InferenceServicer
 
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(gate, admission, search), server)
+    servicer = InferenceServicer(gate, retrieval.rank)
+    front.add(
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+        servicer,
+        is_short=lambda request: servicer.is_short(request) and retrieval.reranks_here(),
+    )
     return str(SERVICE)

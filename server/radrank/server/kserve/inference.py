@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import grpc
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from radrank.core.errors import InvalidQuery
 from radrank.engines.kserve.tensors import BYTES, Shape, Tensor
+from radrank.server.calls import Caller
 from radrank.server.kserve.memory import Memory
 from radrank.server.kserve.models import VERSION, Served
 from radrank.server.kserve.statistics import INFER, INPUT, OUTPUT, QUEUE, Statistics
@@ -47,25 +47,23 @@ def infer(
     *,
     memory: Memory | None,
     statistics: Statistics,
-    context: grpc.ServicerContext,
-    arrived_ns: int,
+    caller: Caller,
 ) -> Any:
     """ModelInferRequest to ModelInferResponse. Counts it, however it ends.
 
-    memory: None where the caller is on another host; arrived_ns: `time.perf_counter_ns()` of its arrival.
-    Raises what the model raises, InvalidQuery and NotFound.
+    memory: None where the caller is on another host. Raises what the model raises, InvalidQuery and NotFound.
     """
-    laps = [arrived_ns, time.perf_counter_ns()]
+    laps = [caller.arrived_ns, time.perf_counter_ns()]
     try:
         feed = _feed(request, model, memory)
         asked = _asked(request, model)
         laps.append(time.perf_counter_ns())
-        outputs = model.run(feed, context)
+        outputs = model.run(feed, caller)
         laps.append(time.perf_counter_ns())
         response = _response(request, model, asked, outputs, memory)
         laps.append(time.perf_counter_ns())
     except Exception:
-        statistics.failed(model.name, time.perf_counter_ns() - arrived_ns)
+        statistics.failed(model.name, time.perf_counter_ns() - caller.arrived_ns)
         raise
     spans = (end - start for start, end in pairwise(laps))
     batch = len(next(iter(feed.values()))) if model.batch else 1

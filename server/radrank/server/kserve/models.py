@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import grpc
 from numpy.typing import NDArray
 
 from radrank.core.errors import NotFound
@@ -13,6 +12,7 @@ from radrank.engines.engine import Engine, Model
 from radrank.engines.kserve.axes import Axes, check_rows
 from radrank.engines.kserve.config import Described
 from radrank.engines.kserve.tensors import Shape, declared
+from radrank.server.calls import Caller
 from radrank.server.kserve.search import Search, SearchModel
 from radrank.server.library import Library
 
@@ -32,7 +32,7 @@ class Served(Described, Protocol):
         """Raises InvalidQuery where inputs, each of a shape of its own, do not go together."""
         ...
 
-    def run(self, feed: Feed, context: grpc.ServicerContext) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Feed, caller: Caller) -> dict[str, NDArray[Any]]:
         """Outputs by name. Raises InvalidQuery."""
         ...
 
@@ -64,7 +64,7 @@ class EngineModel:
     def check(self, shapes: Mapping[str, Shape]) -> None:
         self._axes.check(shapes)
 
-    def run(self, feed: Feed, _context: grpc.ServicerContext) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Feed, _caller: Caller) -> dict[str, NDArray[Any]]:
         check_rows(feed, vocabulary=self._vocabulary)
         return self._engine.run(feed)
 

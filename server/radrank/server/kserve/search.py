@@ -1,7 +1,7 @@
 """The search as a model: an image, a text, an embedding or a study in, ids and scores out.
 
-It makes a radrank.v1 SearchRequest and lets `Retrieval.Search`, or on Triton a Ranker, answer it: hits, order, scores
-and errors are the same.
+It makes a radrank.v1 SearchRequest and lets a Ranker answer it as `Retrieval.Search` does: hits, order, scores and
+errors are the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,14 +17,17 @@ from radrank.core.ports import Encoder
 from radrank.core.studies import Modality
 from radrank.engines.kserve import search as declaration
 from radrank.engines.kserve.tensors import Shape
+from radrank.server.calls import Caller
 from radrank.server.fields import MODALITY_NUMBERS
 from radrank.server.kserve.tensors import strings
 from radrank.v1 import retrieval_pb2
 
 DEFAULT_K = 10
+ENCODED = frozenset(("embedding", "study"))
+"""Inputs with which a search has nothing to encode."""
 
 Feed = Mapping[str, NDArray[Any]]
-Caller = TypeVar("Caller", contravariant=True)
+Asker = TypeVar("Asker", contravariant=True)
 """What the search is told of who asks."""
 
 
@@ -60,17 +62,17 @@ class Searched(Protocol):
     def default_reranker(self) -> str: ...
 
 
-Search = Callable[[retrieval_pb2.SearchRequest, grpc.ServicerContext], retrieval_pb2.SearchResponse]
+Search = Callable[[retrieval_pb2.SearchRequest, Caller], Answer]
 
 
-class SearchModel(Generic[Caller]):
+class SearchModel(Generic[Asker]):
     """`search`. All inputs are optional, and exactly one of text, image, embedding and study must be there."""
 
     name = "search"
     batch = 0
     platform = "radrank"
 
-    def __init__(self, search: Callable[[retrieval_pb2.SearchRequest, Caller], Answer], engines: Searched) -> None:
+    def __init__(self, search: Callable[[retrieval_pb2.SearchRequest, Asker], Answer], engines: Searched) -> None:
         self._search = search
         self._engines = engines
         self.inputs = declaration.inputs(engines.encoder.layout.dimensions)
@@ -86,7 +88,7 @@ class SearchModel(Generic[Caller]):
     def check(self, shapes: Mapping[str, Shape]) -> None:
         declaration.check(shapes)
 
-    def run(self, feed: Feed, caller: Caller) -> dict[str, NDArray[Any]]:
+    def run(self, feed: Feed, caller: Asker) -> dict[str, NDArray[Any]]:
         hits = self._search(_request(feed), caller).hits
         return {
             "ids": strings([hit.study_id.encode() for hit in hits]),

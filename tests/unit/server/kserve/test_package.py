@@ -34,9 +34,3 @@ def test_without_the_extra_the_rest_serves_on_and_says_how_to_get_it(tmp_path, m
 
 def test_the_server_module_does_not_import_tritonclient():
     subprocess.run([sys.executable, "-c", LAZY], check=True, timeout=60)
-
-
-def test_the_method_that_is_timed_is_the_services_own():
-    from radrank.server.kserve.servicer import SERVICE
-
-    assert f"/{SERVICE}/ModelInfer" == kserve.INFER
