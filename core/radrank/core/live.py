@@ -42,6 +42,11 @@ class Live(Generic[T]):
         self._current = value
         self._guard = threading.Lock()
 
+    @property
+    def now(self) -> T:
+        """The value in force, kept open by nobody: for what stays true of it when it is closed."""
+        return self._current.value
+
     @contextmanager
     def lease(self) -> Iterator[T]:
         """The value in force now, kept open until the lease ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -30,17 +31,23 @@ class RecentTimes:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._taken: defaultdict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        self._taken: defaultdict[Hashable, deque[float]] = defaultdict(deque)
+        self._in_order: defaultdict[Hashable, list[float]] = defaultdict(list)
 
     def add(self, kind: Hashable, seconds: float) -> None:
         with self._guard:
-            self._taken[kind].append(seconds)
+            taken, in_order = self._taken[kind], self._in_order[kind]
+            if len(taken) == _KEPT:
+                del in_order[bisect_left(in_order, taken.popleft())]
+            taken.append(seconds)
+            insort(in_order, seconds)
 
     def quantile(self, kind: Hashable, share: float) -> float:
         """Seconds within which this share of the last calls ended; 0.0 while there are few to tell it from."""
         with self._guard:
-            taken = sorted(self._taken[kind])
-        return taken[min(int(share * len(taken)), len(taken) - 1)] if len(taken) >= _ENOUGH else 0.0
+            in_order = self._in_order[kind]
+            n = len(in_order)
+            return in_order[min(int(share * n), n - 1)] if n >= _ENOUGH else 0.0
 
 
 class Deadline:

@@ -20,18 +20,15 @@ class Slot:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        with self._live.lease() as engine:
-            return engine.inputs
+        return self._live.now.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        with self._live.lease() as engine:
-            return engine.outputs
+        return self._live.now.outputs
 
     @property
     def manifest(self) -> EngineManifest:
-        with self._live.lease() as engine:
-            return engine.manifest
+        return self._live.now.manifest
 
     def warm_up(self, feeds: Iterable[Feed]) -> None:
         with self._live.lease() as engine:

@@ -21,9 +21,9 @@ from radrank.server.threads import Threads
 
 Result = TypeVar("Result")
 
-_LONGEST = 0.003  # seconds that the loop may be held up: past it, what threads do side by side pays
+_LONGEST = 0.002  # seconds that the loop may be held up: past it, what threads do side by side pays
 _MOST = 0.9  # of the last pieces of work took no longer
-_LOOK = 16  # one in so many is not done in the loop
+_LOOK = 32  # one in so many is not done in the loop
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
 _SHORT = "short"
 
