@@ -141,9 +141,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
             request = method.parse(raw)
             work = partial(method.answer, request, caller)
             if method.is_short(request):
-                if self._inline.pays:
-                    return await self._inline.run(work)
-                work = partial(self._inline.timed, work)
+                return await self._inline.run(work)
         async with self._admission.turn():
             return await self._threads.run(work)
 

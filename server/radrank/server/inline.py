@@ -21,51 +21,59 @@ from radrank.server.threads import Threads
 
 Result = TypeVar("Result")
 
-_LONGEST = 0.002  # seconds that the loop may be held up: past it, what threads do side by side pays
-_MOST = 0.9  # of the last pieces of work took no longer
-_LOOK = 32  # one in so many is not done in the loop
+_SHORT = 0.0025  # seconds of a processor that such work takes in the loop as a rule: past it threads answer more
+_LONGEST = 0.01  # seconds that most of it takes in a thread: past it the loop does not even try
+_MOST = 0.9
+_OTHER_WAY = 32  # one in so many is done the other way, so that both are known and the loop sees who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
-_SHORT = "short"
+_LOOP, _THREAD = "loop", "thread"
 
 
 class Inline:
-    """One piece of work after another, in the order of arrival."""
+    """Does short work where it takes least. In the loop it is one piece after another, in the order of arrival."""
 
     def __init__(self, admission: Admission, threads: Threads) -> None:
         self._admission = admission
         self._threads = threads
         self._one = asyncio.Lock()
         self._recent = RecentTimes()
-        self._in_turn = 0
+        self._count = 0
         self._taken: int | None = None
 
-    @property
-    def pays(self) -> bool:
-        """Whether such work is short as a rule; not before some of it was timed."""
-        return 0.0 < self._recent.quantile(_SHORT, _MOST) <= _LONGEST
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What the work returns or raises."""
+        self._count += 1
+        other_way, pays = self._count % _OTHER_WAY == 0, self._pays
+        if not pays and not (other_way and self._bearable):
+            async with self._admission.turn():
+                return await self._threads.run(partial(self._timed, _THREAD, work))
+        async with self._one:
+            with self._admission.timing():
+                if self._looks(due=pays and other_way):
+                    return await self._threads.run(partial(self._timed, _THREAD, work))
+                return self._timed(_LOOP, work)
 
-    def timed(self, work: Callable[[], Result]) -> Result:
-        """Does the work, and notes what it took of a processor: in a thread it may wait for others, too."""
+    @property
+    def _bearable(self) -> bool:
+        """Whether the loop may try. Only threads do what nobody knows yet."""
+        return 0.0 < self._recent.quantile(_THREAD, _MOST) <= _LONGEST
+
+    @property
+    def _pays(self) -> bool:
+        return self._bearable and self._recent.quantile(_LOOP, 0.5) <= _SHORT
+
+    def _looks(self, *, due: bool) -> bool:
+        """Whether the loop shall be free to see who comes: when it is due, and on while more come than go."""
+        taken, refused = self._admission.taken, self._admission.refused
+        more = self._taken is not None and taken > self._taken
+        crowded = time.perf_counter() - refused < _CROWDED
+        self._taken = taken if due or more or crowded else None
+        return self._taken is not None
+
+    def _timed(self, where: str, work: Callable[[], Result]) -> Result:
+        """Does the work, and notes what it took of a processor, whomever it had to wait for."""
         start = time.thread_time()
         try:
             return work()
         finally:
-            self._recent.add(_SHORT, time.thread_time() - start)
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """What the work returns or raises."""
-        async with self._one:
-            with self._admission.timing():
-                timed = partial(self.timed, work)
-                return await self._threads.run(timed) if self._looks() else timed()
-
-    def _looks(self) -> bool:
-        """Whether the loop shall be free to see who comes: now and then, and on while more come than go."""
-        taken, refused = self._admission.taken, self._admission.refused
-        more = self._taken is not None and taken > self._taken
-        self._in_turn = (self._in_turn + 1) % _LOOK
-        if self._in_turn and not more and time.perf_counter() - refused > _CROWDED:
-            self._taken = None
-            return False
-        self._taken = taken
-        return True
+            self._recent.add(where, time.thread_time() - start)

@@ -12,6 +12,7 @@ import grpc
 from radrank.core.errors import Overloaded, Unavailable
 
 _RETRY_SECONDS = 1.0
+_HEARD = 0.002  # seconds
 
 
 class Streams:
@@ -62,7 +63,11 @@ class Stream:
 
     async def rest(self) -> bytes | None:
         """As `next`, of a stream that is one piece of work: what has begun may end after the server's last call."""
-        return _message(await self._context.read())
+        raw = _message(await self._context.read())
+        if raw is None:
+            # A stream that is cancelled ends like any other; that it was, is told a moment later.
+            await asyncio.sleep(_HEARD)
+        return raw
 
     def end(self) -> None:
         """It shall take no more requests."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -17,6 +17,7 @@ from radrank.server.threads import Threads
 
 ENOUGH = 16
 """Timings that a quantile is believed from."""
+EVERY = module._OTHER_WAY
 
 
 class Clock:
@@ -47,54 +48,71 @@ def inline() -> Iterator[Inline]:
     threads.close()
 
 
-def in_loop(inline: Inline) -> bool:
+def in_loop(inline: Inline, does: Callable[[], None] = lambda: None) -> bool:
     """Whether the next piece of work is done in the loop's own thread."""
 
-    async def ran() -> bool:
-        return await inline.run(lambda: threading.current_thread() is threading.main_thread())
+    def work() -> bool:
+        does()
+        return threading.current_thread() is threading.main_thread()
 
-    return asyncio.run(ran())
-
-
-@pytest.mark.parametrize(("seconds", "pays"), [(0.001, True), (0.01, False)])
-def test_it_pays_where_such_work_is_short(inline, clock, seconds, pays):
-    for _ in range(ENOUGH - 1):
-        inline.timed(lambda: clock.takes(seconds))
-        assert not inline.pays
-    inline.timed(lambda: clock.takes(seconds))
-    assert inline.pays is pays
+    return asyncio.run(inline.run(work))
 
 
-def test_a_long_one_now_and_then_changes_nothing_and_more_do(inline, clock):
-    for _ in range(18):
-        inline.timed(lambda: clock.takes(0.001))
-    inline.timed(lambda: clock.takes(1.0))
-    assert inline.pays
-    for _ in range(2):
-        inline.timed(lambda: clock.takes(1.0))
-    assert not inline.pays
+def learnt(inline: Inline, clock: Clock, *, loop: float = 0.001, thread: float = 0.001) -> None:
+    """Makes it know what work takes here and there, in seconds."""
+    for where, seconds in (("loop", loop), ("thread", thread)):
+        for _ in range(ENOUGH):
+            inline._timed(where, lambda seconds=seconds: clock.takes(seconds))
 
 
-def test_one_in_so_many_is_done_in_a_thread(inline):
-    assert [in_loop(inline) for _ in range(32)] == ([True] * 15 + [False]) * 2
+def test_threads_do_what_nobody_knows_yet_then_the_loop_tries(inline, clock):
+    done = [in_loop(inline, lambda: clock.takes(0.001)) for _ in range(ENOUGH + 8)]
+    assert done == [False] * ENOUGH + [True] * 8
 
 
-def test_while_more_come_than_go_the_loop_stays_free(inline):
+def test_what_most_takes_long_in_a_thread_the_loop_does_not_even_try(inline, clock):
+    assert not any(in_loop(inline, lambda: clock.takes(0.1)) for _ in range(3 * EVERY))
+
+
+@pytest.mark.parametrize(("loop", "pays"), [(0.001, True), (0.005, False)])
+def test_the_loop_does_what_is_short_there_and_one_in_so_many_goes_the_other_way(inline, clock, loop, pays):
+    learnt(inline, clock, loop=loop)
+    assert [in_loop(inline) for _ in range(EVERY * 2)] == ([pays] * (EVERY - 1) + [not pays]) * 2
+
+
+def test_a_long_one_now_and_then_changes_nothing(inline, clock):
+    learnt(inline, clock)
+    clock.takes(1.0)
+    inline._timed("loop", lambda: clock.takes(1.0))
+    inline._timed("thread", lambda: clock.takes(1.0))
+    assert in_loop(inline)
+
+
+def test_what_is_short_again_comes_back_into_the_loop(inline, clock):
+    learnt(inline, clock, loop=0.005)
+    assert not in_loop(inline)
+    for _ in range(EVERY * 2 * ENOUGH):
+        in_loop(inline, lambda: clock.takes(0.001))
+    assert in_loop(inline)
+
+
+def test_while_more_come_than_go_the_loop_stays_free(inline, clock):
+    learnt(inline, clock)
     admission = inline._admission
     with ExitStack() as places:
-        taken = []
-        for come in [0] * 15 + [1, 1, 1, 0, 0]:
+        done = []
+        for come in [0] * EVERY + [1, 1, 0, 0]:
             for _ in range(come):
                 places.enter_context(admission.place())
-            taken.append(in_loop(inline))
-    assert taken == [True] * 15 + [False, False, False, True, True]
+            done.append(in_loop(inline))
+    assert done == [True] * (EVERY - 1) + [False, False, False, True, True]
 
 
 def test_after_a_refusal_the_loop_stays_free_for_a_while(clock):
     threads = Threads(1)
     admission = Admission(in_flight=1, workers=1)
     inline = Inline(admission, threads)
-    clock.takes(1.0)
+    learnt(inline, clock)
     with admission.place():
         with pytest.raises(Overloaded), admission.place():
             pass
