@@ -61,6 +61,16 @@ def test_who_watches_health_is_told_though_another_leaves_and_does_not_hold_up_t
         assert [told.status for told in stays] == [NOT_SERVING]
 
 
+def test_what_is_loaded_after_the_end_is_not_served(tmp_path):
+    server = Server(load(listen="127.0.0.1:0"))
+    server.start()
+    server.stop(0)
+    with Home(tmp_path / "home") as home:
+        library = Library(home, DoubleBundle(), ExactFactory(), load().compaction)
+        server.serve(library)  # a library that took its time
+        library.close()
+
+
 def test_a_service_that_is_not_there_is_unknown_to_health(standing):
     stub, request = health_pb2_grpc.HealthStub(standing.channel), health_pb2.HealthCheckRequest(service="other")
     with pytest.raises(grpc.RpcError) as caught:

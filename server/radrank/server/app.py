@@ -60,13 +60,13 @@ class Server:
     def start(self) -> str:
         """Binds and listens; returns the address, with the port that was chosen where 0 was asked for."""
         self._thread.start()
-        self._listening = self._in_loop(_listening(self._settings, self._gate))
+        self._listening = self._in_loop(_listen(self._settings, self._gate))
         return self._listening.address
 
     def serve(self, library: Library) -> None:
         """Answers from this library from now on."""
         self._gate.open(library)
-        if self._listening is not None:
+        if self._listening is not None and not self._loop.is_closed():
             self._in_loop(self._listening.serve())
 
     def stop(self, grace: float) -> None:
@@ -128,7 +128,7 @@ class _Listening:
     async def stop(self, grace: float) -> None:
         self._health.end()
         stopping = asyncio.create_task(self._grpc.stop(grace))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # no new calls from here on
         self._streams.drain()
         await stopping
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -148,7 +148,7 @@ class _Listening:
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
 
-async def _listening(settings: Settings, gate: Gate) -> _Listening:
+async def _listen(settings: Settings, gate: Gate) -> _Listening:
     made = _Listening(settings, gate)
     await made.start()
     return made

@@ -22,7 +22,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
 
     def set(self, *, serving: bool) -> None:
         """Tells those who watch, too."""
-        self._serving = serving
+        self._serving = serving and not self._ended
         self._changed.set()
         self._changed = asyncio.Event()
 
