@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from helpers.kserve import CLIENTS, client_of, refusal, served_bundle, tensor
 from helpers.serving import STUDIES, serving
@@ -100,3 +102,22 @@ def test_waiting_for_a_turn_is_queueing(counted, monkeypatch):
         client.infer("text_encoder", ids(), client_timeout=20.0)
         ahead.join(20)
     assert 100_000_000 <= of(client, "text_encoder").inference_stats.queue.ns < 10_000_000_000
+
+
+def test_a_streams_request_waits_from_when_it_came_not_from_the_streams_start(counted):
+    client, _ = counted
+
+    def requests():
+        for name in ("first", "second"):
+            yield service_pb2.ModelInferRequest(
+                model_name="text_encoder",
+                id=name,
+                inputs=[{"name": "ids", "datatype": "INT64", "shape": [1, 4]}],
+                raw_input_contents=[np.ones((1, 4), np.int64).tobytes()],
+            )
+            time.sleep(0.3)
+
+    with grpc.insecure_channel(client.address) as channel:
+        answers = list(service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(requests(), timeout=20))
+    assert [answer.error_message for answer in answers] == ["", ""]
+    assert of(client, "text_encoder").inference_stats.queue.ns < 200_000_000

@@ -219,11 +219,7 @@ class _Added:
 
 
 def _caller(context: Any) -> Caller:
-    return Caller(
-        deadline=Deadline(context.time_remaining()),
-        peer=context.peer(),
-        arrived_ns=_arrived.get(time.perf_counter_ns()),
-    )
+    return Caller(deadline=Deadline(context.time_remaining()), peer=context.peer(), arrived_ns=_arrived.get())
 
 
 def _pulled(stream: Stream, method: _Method, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:

@@ -1,0 +1,86 @@
+"""The front: where messages are parsed, and what the event loop says of what nobody caught."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from radrank.server import app, front
+from radrank.server.admission import Admission
+from radrank.server.front import Front
+from radrank.server.streams import Streams
+from radrank.server.threads import Threads
+
+METHOD = "/a.Service/Search"
+
+
+class Context:
+    """Of a call from this host, without a deadline."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:4711"
+
+
+def called(raw: bytes, *, parse: Callable[[bytes], Any]) -> bytes:
+    """The answer of a service that gives its requests back."""
+    threads = Threads(1)
+
+    async def call() -> bytes:
+        made = Front(admission=Admission(in_flight=1, workers=1), streams=Streams(1), threads=threads, token=None)
+        handler = SimpleNamespace(
+            request_streaming=False,
+            response_streaming=False,
+            unary_unary=lambda request, caller: request,
+            request_deserializer=parse,
+            response_serializer=bytes,
+        )
+        made.add(
+            lambda _servicer, server: server.add_registered_method_handlers("a.Service", {"Search": handler}), None
+        )
+        found = made.service(SimpleNamespace(method=METHOD))
+        answer: bytes = await found.unary_unary(raw, Context())
+        return answer
+
+    try:
+        return asyncio.run(call())
+    finally:
+        threads.close()
+
+
+@pytest.mark.parametrize(("size", "in_loop"), [(100, True), (front._SHORT_BYTES + 1, False)])
+def test_a_large_request_is_parsed_in_a_thread(size, in_loop):
+    parsed = []
+
+    def parse(raw: bytes) -> bytes:
+        parsed.append(threading.current_thread() is threading.main_thread())
+        return raw
+
+    assert called(bytes(size), parse=parse) == bytes(size)
+    assert parsed == [in_loop]
+
+
+def test_the_loop_says_where_something_went_wrong_and_not_what_it_said(caplog):
+    async def broken() -> None:
+        raise ValueError("the report says a secret word")
+
+    async def nobody_asks() -> None:
+        asyncio.get_running_loop().set_exception_handler(app._say_where)
+        task = asyncio.create_task(broken())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    with caplog.at_level(logging.ERROR, logger="radrank"):
+        asyncio.run(nobody_asks())
+    assert "in the event loop: ValueError at test_front.py" in caplog.text
+    assert "secret" not in caplog.text
