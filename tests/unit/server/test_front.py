@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from radrank.server import app, front
 from radrank.server.admission import Admission
+from radrank.server.calls import Caller
 from radrank.server.front import Front
 from radrank.server.streams import Streams
 from radrank.server.threads import Threads
@@ -31,8 +33,17 @@ class Context:
         return "ipv4:127.0.0.1:4711"
 
 
-def called(raw: bytes, *, parse: Callable[[bytes], Any]) -> bytes:
-    """The answer of a service that gives its requests back."""
+def called(raw: bytes, *, parse: Callable[[bytes], Any] = bytes, late: float = 0.0) -> tuple[bytes, Caller]:
+    """The answer of a service that gives its requests back, and what it was told of its caller.
+
+    late: seconds from a call's arrival until its message is there
+    """
+    told: list[Caller] = []
+
+    def answered(request: Any, caller: Caller) -> Any:
+        told.append(caller)
+        return request
+
     threads = Threads(1)
 
     async def call() -> bytes:
@@ -40,7 +51,7 @@ def called(raw: bytes, *, parse: Callable[[bytes], Any]) -> bytes:
         handler = SimpleNamespace(
             request_streaming=False,
             response_streaming=False,
-            unary_unary=lambda request, caller: request,
+            unary_unary=answered,
             request_deserializer=parse,
             response_serializer=bytes,
         )
@@ -48,11 +59,12 @@ def called(raw: bytes, *, parse: Callable[[bytes], Any]) -> bytes:
             lambda _servicer, server: server.add_registered_method_handlers("a.Service", {"Search": handler}), None
         )
         found = made.service(SimpleNamespace(method=METHOD))
+        await asyncio.sleep(late)
         answer: bytes = await found.unary_unary(raw, Context())
         return answer
 
     try:
-        return asyncio.run(call())
+        return asyncio.run(call()), told[0]
     finally:
         threads.close()
 
@@ -65,8 +77,14 @@ def test_a_large_request_is_parsed_in_a_thread(size, in_loop):
         parsed.append(threading.current_thread() is threading.main_thread())
         return raw
 
-    assert called(bytes(size), parse=parse) == bytes(size)
+    assert called(bytes(size), parse=parse)[0] == bytes(size)
     assert parsed == [in_loop]
+
+
+def test_a_call_has_arrived_before_its_message_is_there():
+    _, caller = called(b"", late=0.05)
+    assert time.perf_counter_ns() - caller.arrived_ns >= 50_000_000
+    assert caller.deadline.left is None
 
 
 def test_the_loop_says_where_something_went_wrong_and_not_what_it_said(caplog):
