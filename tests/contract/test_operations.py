@@ -81,6 +81,17 @@ def test_a_service_that_is_not_there_is_unknown_to_health(standing):
     watch.cancel()
 
 
+def test_before_there_is_something_to_serve_each_request_of_a_stream_is_told_so():
+    server = Server(load(listen="127.0.0.1:0"))
+    with grpc.insecure_channel(server.start()) as channel:
+        search = search_request(query={"study": {"study_id": "S0001"}})
+        requests = [retrieval_pb2.SearchStreamRequest(tag=tag, search=search) for tag in ("one", "two")]
+        replies = list(retrieval_pb2_grpc.RetrievalStub(channel).SearchStream(iter(requests), timeout=20))
+    server.stop(0)
+    unavailable = grpc.StatusCode.UNAVAILABLE.value[0]
+    assert [(reply.tag, reply.error.code) for reply in replies] == [("one", unavailable), ("two", unavailable)]
+
+
 def test_stopping_lets_a_running_call_finish(tmp_path, monkeypatch):
     began, go_on = threading.Event(), threading.Event()
     encode = DoubleBundle().encoder.encode_texts

@@ -94,7 +94,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
             caller = _caller(context)
             async with self._answered(method.name, context):
                 if not computes:
-                    return await self._threads.run(lambda: method.answer(method.parse(raw), caller))
+                    return await self._threads.run(partial(method.answer_raw, raw, caller))
                 with self._admission.place():
                     return await self._computed(method, raw, caller)
 
@@ -110,7 +110,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
             async with self._answered(method.name, context):
                 with self._streams.place(context) as stream:
                     requests = _pulled(stream, method, asyncio.get_running_loop())
-                    return await self._threads.run(lambda: method.answer(requests, caller), given_up=given_up)
+                    return await self._threads.run(partial(method.answer, requests, caller), given_up=given_up)
 
         return call
 
@@ -136,7 +136,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
     async def _computed(self, method: _Method, raw: bytes, caller: Caller) -> bytes:
         """In the loop where that pays, else in a thread when it is the call's turn."""
         if len(raw) > _SHORT_BYTES:
-            work = lambda: method.answer(method.parse(raw), caller)  # noqa: E731 - as short as what follows
+            work = partial(method.answer_raw, raw, caller)
         else:
             request = method.parse(raw)
             work = partial(method.answer, request, caller)
@@ -199,6 +199,9 @@ class _Method:
             raise InvalidQuery(
                 "request", "is not a message of this method: do both sides have the same .proto?"
             ) from None
+
+    def answer_raw(self, raw: bytes, caller: Caller) -> bytes:
+        return self.answer(self.parse(raw), caller)
 
     def answer(self, request: Any, caller: Caller) -> bytes:
         with caller.deadline.running():

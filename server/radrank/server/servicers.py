@@ -93,8 +93,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
         )
 
     def reranks_here(self) -> bool:
-        """Whether re-rankers compute in the thread that asks them, and wait for nobody."""
-        rerankers = self._gate.library.engines.rerankers.values()
+        """Whether re-rankers compute in the thread that asks them, and wait for nobody; not while there are none."""
+        try:
+            rerankers = self._gate.library.engines.rerankers.values()
+        except Unavailable:  # which the request itself is told
+            return False
         return all(computes_in_caller(reranker.manifest) for reranker in rerankers)
 
 

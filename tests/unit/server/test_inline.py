@@ -9,14 +9,14 @@ from contextlib import ExitStack
 
 import pytest
 
+from radrank.core import timing
 from radrank.core.errors import Overloaded
 from radrank.server import inline as module
 from radrank.server.admission import Admission
 from radrank.server.inline import Inline
 from radrank.server.threads import Threads
 
-ENOUGH = 16
-"""Timings that a quantile is believed from."""
+ENOUGH = timing._ENOUGH
 EVERY = module._OTHER_WAY
 
 
@@ -134,7 +134,9 @@ def test_what_it_raises_is_the_callers_and_the_next_is_done(inline):
     assert asyncio.run(run()) == 7
 
 
-def test_they_are_done_in_the_order_of_arrival(inline):
+def test_they_are_done_in_the_order_of_arrival(inline, clock):
+    learnt(inline, clock)
+
     async def run() -> list[int]:
         order: list[int] = []
         await asyncio.gather(*(inline.run(lambda n=n: order.append(n)) for n in range(40)))
