@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from helpers.doubles import picture
-from helpers.process import started
+from helpers.process import Process, started
 from radrank.client.client import Client
 from radrank.client.errors import ClientError, InvalidArgument
 from radrank.client.requests import NewImage, NewStudy
@@ -76,6 +77,48 @@ def test_a_stream_gives_what_single_searches_give(demo_bundle, home):
         assert {text: ids(result) for text, result in streamed.items()} == {
             text: ids(client.search(text=text, k=5)) for text in texts
         }
+
+
+def helper_of(server: Process) -> int:
+    """The process that re-ranks beside the server's own, once it is ready to."""
+    (children,) = {path.read_text() for path in Path(f"/proc/{server.popen.pid}/task").glob("*/children")} - {""}
+    helper = int(children)
+    while read_by(helper) < 2**20:  # it opens its models
+        time.sleep(0.05)
+    time.sleep(1.0)
+    return helper
+
+
+def read_by(pid: int) -> int:
+    """Bytes, of files and pipes."""
+    return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+
+
+def test_side_by_side_searches_are_helped_and_give_what_single_ones_give(demo_bundle, home):
+    with (
+        started(demo_bundle, home, {"RADRANK_LIMITS__HELPERS": "1"}) as server,
+        Client(server.address, timeout=60) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        studies = ids(client.search(text="chest", reranker="off", k=100))
+        alone = {study: client.search(study=study, reranker="sage", k=10) for study in studies}
+        helper = helper_of(server)
+        before = read_by(helper)
+
+        def search(study: str):
+            return client.search(study=study, reranker="sage", k=10)
+
+        for _ in range(2):
+            for study, found in zip(studies, pool.map(search, studies), strict=True):
+                assert found.hits == alone[study].hits
+        assert read_by(helper) - before > 100 * 2_000
+        server.end(signal.SIGKILL)
+        for _ in range(100):
+            if not Path(f"/proc/{helper}").exists():
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the helper outlived its server")
 
 
 def test_an_acknowledged_study_survives_sigkill(demo_bundle, home):

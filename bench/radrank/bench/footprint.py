@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from radrank.bench.clusters import ClusteredSpace
-from radrank.bench.memory import Memory, memory_of
+from radrank.bench.memory import Memory, memory_of_all
 from radrank.bench.scale import Bar
 from radrank.client import Client
 from radrank.core.archive import Archive
@@ -117,11 +117,11 @@ def footprint(root: Path, bundle: Path, *, searches: int, bar: Bar, seed: int = 
     starts = []
     _forget([root, bundle])
     with serving(bundle, root) as cold:
-        starts.append(Start(disk="cold", seconds=cold.seconds, memory=memory_of(cold.pid)))
+        starts.append(Start(disk="cold", seconds=cold.seconds, memory=memory_of_all(cold.pid)))
     with serving(bundle, root) as warm:
-        starts.append(Start(disk="warm", seconds=warm.seconds, memory=memory_of(warm.pid)))
+        starts.append(Start(disk="warm", seconds=warm.seconds, memory=memory_of_all(warm.pid)))
         taken = _searched(warm.address, manifest.layout, searches, bar=bar, seed=seed)
-        after = memory_of(warm.pid)
+        after = memory_of_all(warm.pid)
         with Client(warm.address) as client:
             stats = client.stats()
     return Footprint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -33,6 +33,13 @@ def memory_of(pid: int | None = None) -> Memory:
         file=(kib["RssFile"] + kib["RssShmem"]) << 10,
         peak=kib["VmHWM"] << 10,
     )
+
+
+def memory_of_all(pid: int) -> Memory:
+    """Of a process and those that it started, added up: what they share counts for each of them."""
+    started = " ".join(path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    parts = [memory_of(pid), *(memory_of_all(int(child)) for child in started.split())]
+    return Memory(**{each.name: sum(getattr(part, each.name) for part in parts) for each in fields(Memory)})
 
 
 def held_bytes() -> int:

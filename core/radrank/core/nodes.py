@@ -27,6 +27,15 @@ class Column:
         return len(self.base) + len(self.fresh)
 
     @property
+    def late(self) -> Column:
+        """Without the base."""
+        return Column(self.base[:0], self.fresh)
+
+    def after(self, base: Column) -> Column:
+        """The fresh rows, on a base again."""
+        return Column(base.base, self.fresh)
+
+    @property
     def whole(self) -> NDArray[Any]:
         """All rows as one array."""
         return np.concatenate([self.base, self.fresh]) if len(self.fresh) else self.base
@@ -55,6 +64,15 @@ class Neighbours:
     rows: Column
     cosines: Column
 
+    @property
+    def late(self) -> Neighbours:
+        """Without the base."""
+        return Neighbours(rows=self.rows.late, cosines=self.cosines.late)
+
+    def after(self, base: Neighbours) -> Neighbours:
+        """The fresh rows, on a base again."""
+        return Neighbours(rows=self.rows.after(base.rows), cosines=self.cosines.after(base.cosines))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nodes:
@@ -79,6 +97,34 @@ class Nodes:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def late(self) -> Nodes:
+        """What the snapshot does not tell: its rows are left out, all but which of them live."""
+        held = len(self.vectors.base)
+        return Nodes(
+            modality=self.modality,
+            vectors=self.vectors.late,
+            facts=self.facts.late,
+            study=self.study[held:],
+            same=self.same.late,
+            cross=self.cross.late,
+            normal=self.normal[held:],
+            alive=self.alive,
+        )
+
+    def after(self, base: Nodes) -> Nodes:
+        """What is `late`, put together again with the snapshot's own nodes."""
+        return Nodes(
+            modality=self.modality,
+            vectors=self.vectors.after(base.vectors),
+            facts=self.facts.after(base.facts),
+            study=np.concatenate([base.study, self.study]),
+            same=self.same.after(base.same),
+            cross=self.cross.after(base.cross),
+            normal=np.concatenate([base.normal, self.normal]),
+            alive=self.alive,
+        )
 
     def beliefs(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """What the vectors of these rows say of normal and every finding group: float32 [..., c]."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import DeadlineTooShort, InvalidQuery, NotFound, Overloaded, Unavailable
 from radrank.core.filters import Filters
-from radrank.core.graph import Candidates, GraphBuilder, bucket
+from radrank.core.graph import Candidates, bucket
 from radrank.core.ports import Encoder, EngineManifest, Reranker
+from radrank.core.reranking import Rerank, Reranked, Reranking, Shortlist, at_once
 from radrank.core.studies import Modality
 from radrank.core.timing import NO_DEADLINE, Deadline, RecentTimes, Stopwatch
 from radrank.core.vectors import Vector, unit
@@ -145,14 +146,6 @@ class _Encoded:
     manifest: EngineManifest | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Reranked:
-    scores: NDArray[np.float32]
-    manifest: EngineManifest
-    graph_us: int
-    rerank_us: int
-
-
 class Ranker:
     """Ranks one view of the archive with one bundle's engines. Immutable and thread-safe."""
 
@@ -171,15 +164,13 @@ class Ranker:
         self.default_reranker = default_reranker
         self.view = view
         self._recent = recent or RecentTimes()
-        self._builders = {
-            name: GraphBuilder(
-                gallery=view.nodes, archive=view.nodes, layout=view.snapshot.layout, settings=reranker.settings
-            )
-            for name, reranker in rerankers.items()
-        }
+        snapshot = view.snapshot
+        self._reranking = Reranking(
+            nodes=view.nodes, layout=snapshot.layout, rerankers=rerankers, snapshot=snapshot.path
+        )
 
-    def search(self, query: SearchQuery) -> Ranking:
-        """Raises InvalidQuery, NotFound and DeadlineTooShort."""
+    def search(self, query: SearchQuery, *, rerank: Rerank = at_once) -> Ranking:
+        """rerank: computes the second stage. Raises InvalidQuery, NotFound and DeadlineTooShort."""
         self._check(query)
         name = self.default_reranker if query.reranker is None else query.reranker
         watch = Stopwatch()
@@ -195,7 +186,8 @@ class Ranker:
         candidates_us = watch.lap()
 
         wants = name != OFF and len(found) > 0
-        ranked = self._rerank(name, query, encoded, target, found, excluded, watch) if wants else None
+        ranked = self._reranked(name, query, encoded, target, found, excluded, rerank) if wants else None
+        second_us = watch.lap() if ranked else 0
         scores = found.cosines if ranked is None else ranked.scores
         hits = self._order(target, found, scores, k=query.k, one_per_patient=query.one_per_patient)
         view.snapshot.files.trim()
@@ -204,7 +196,7 @@ class Ranker:
             encode=encode_us,
             candidates=candidates_us,
             graph=ranked.graph_us if ranked else 0,
-            rerank=ranked.rerank_us if ranked else 0,
+            rerank=second_us - ranked.graph_us if ranked else 0,
             order=watch.lap(),
         )
         return Ranking(
@@ -276,7 +268,7 @@ class Ranker:
         if not deadline.leaves(fastest):
             raise DeadlineTooShort(self._recent.quantile(stage, 0.5))
 
-    def _rerank(
+    def _reranked(
         self,
         name: str,
         query: SearchQuery,
@@ -284,33 +276,36 @@ class Ranker:
         target: Modality,
         found: Candidates,
         excluded: NDArray[np.int32],
-        watch: Stopwatch,
-    ) -> _Reranked | None:
+        rerank: Rerank,
+    ) -> Reranked | None:
         """None where the query may be degraded, and there is no time or no engine."""
-        reranker, builder = self.rerankers[name], self._builders[name]
-        stage = (name, bucket(len(found), builder.settings.candidate_buckets))
+        graph = self.rerankers[name].settings
+        stage = (name, bucket(len(found), graph.candidate_buckets))
         if query.may_degrade and not query.deadline.leaves(self._recent.quantile(stage, _LATE)):
             return None
         self._check_time(query.deadline, stage)
+        watch = Stopwatch()
         start = time.perf_counter()
-        graph = builder.build(
+        near = graph.query_neighbours
+        bridges = self._bridges(near, encoded, target, found, filters=query.filters, excluded=excluded)
+        bridges_us = watch.lap()
+        shortlist = Shortlist(
+            reranker=name,
             query=encoded.vector,
             query_modality=encoded.modality,
             target=target,
             candidates=found,
-            bridges=self._bridges(builder, encoded, target, found, filters=query.filters, excluded=excluded),
+            bridges=bridges,
             excluded=excluded,
         )
-        batch = builder.batch([graph])
-        graph_us = watch.lap()
         try:
-            scores = reranker.score(batch)[0, : len(found)]
+            ranked = rerank(shortlist, self._reranking)
         except (Unavailable, Overloaded, DeadlineTooShort):  # an engine on another host
             if query.may_degrade and query.deadline.leaves(0.0):
                 return None
             raise
         self._recent.add(stage, time.perf_counter() - start)
-        return _Reranked(scores=scores, manifest=reranker.manifest, graph_us=graph_us, rerank_us=watch.lap())
+        return replace(ranked, graph_us=bridges_us + ranked.graph_us)
 
     def _checked(self, vector: Vector) -> Vector:
         dimensions = self.encoder.layout.dimensions
@@ -344,7 +339,7 @@ class Ranker:
 
     def _bridges(
         self,
-        builder: GraphBuilder,
+        k: int,
         encoded: _Encoded,
         target: Modality,
         found: Candidates,
@@ -352,8 +347,7 @@ class Ranker:
         filters: Filters,
         excluded: NDArray[np.int32],
     ) -> dict[Modality, Candidates]:
-        """The query's nearest archive items of both modalities; filters bound the hits, not the archive around them."""
-        k = builder.settings.query_neighbours
+        """The query's k nearest archive items of both modalities; filters bound hits, not the archive around them."""
         bridges: dict[Modality, Candidates] = {}
         for m in Modality:
             if m is target and not filters and len(found) >= min(k, len(self.view.nodes[m])):

@@ -29,7 +29,7 @@ from radrank.core.errors import Mismatch, NotFound
 from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
 from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
-from radrank.core.nodes import Column, Neighbours, facts_of, neighbour_table, paired_rows
+from radrank.core.nodes import Column, Neighbours, Nodes, facts_of, neighbour_table, paired_rows
 from radrank.core.pages import MappedFiles
 from radrank.core.ports import CandidateIndex, IndexFactory, Progress
 from radrank.core.records import Record
@@ -44,22 +44,27 @@ _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, an
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The items of one modality in a snapshot, one a study, by study; arrays are memory-mapped.
+    """The items of one modality in a snapshot, one a study, by study.
 
-    facts: float32 [n, 3 c], as `nodes.facts_of` has them
     positions: int32 [n], place of the primary image among the study's; view: int8 [n], code of its view; views:
     uint8 [n], columns.view_bits of all the study's images. All are zero for reports.
     """
 
-    vectors: Matrix
-    facts: NDArray[np.float32]
-    study: NDArray[np.int32]
+    nodes: Nodes
     positions: NDArray[np.int32]
     view: NDArray[np.int8]
     views: NDArray[np.uint8]
-    same: Neighbours
-    cross: Neighbours
     index: CandidateIndex
+
+    @property
+    def vectors(self) -> Matrix:
+        """float32 [n, d], unit, memory-mapped."""
+        return self.nodes.vectors.base
+
+    @property
+    def study(self) -> NDArray[np.int32]:
+        """int32 [n], index of each item's study."""
+        return self.nodes.study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,14 +125,21 @@ def open_snapshot(path: Path, *, factory: IndexFactory, encoder: str | None = No
         raise Mismatch(f"{path}: index", factory.name, str(manifest["index"]))
     check_files(path, manifest["files"])
     files = MappedFiles()
+    nodes = open_nodes(path, files)
     return Snapshot(
         path=path,
         manifest=manifest,
         sha256=sha256_of(source),
         columns=_load_columns(path / "studies", files),
-        items={m: _load_items(path / m.value, m, factory, files) for m in Modality},
+        items={m: _load_items(path / m.value, nodes[m], factory) for m in Modality},
         files=files,
     )
+
+
+def open_nodes(path: Path, files: MappedFiles) -> Mapping[Modality, Nodes]:
+    """What the graph reads of a snapshot, memory-mapped; hashes are not checked."""
+    normal = np.load(path / "studies" / "normal.npy")
+    return {m: _load_nodes(path / m.value, m, normal, files) for m in Modality}
 
 
 def build_snapshot(
@@ -309,21 +321,26 @@ def _load_columns(folder: Path, files: MappedFiles) -> StudyColumns:
     )
 
 
-def _load_items(folder: Path, m: Modality, factory: IndexFactory, files: MappedFiles) -> Items:
-    vectors = files.open(folder / "vectors.npy")
-    study = np.load(folder / "study.npy")
+def _load_items(folder: Path, nodes: Nodes, factory: IndexFactory) -> Items:
     shown = {
-        name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else np.zeros(len(study), dtype)
+        name: np.load(folder / f"{name}.npy") if (folder / f"{name}.npy").exists() else np.zeros(len(nodes), dtype)
         for name, dtype in _IMAGE_COLUMNS.items()
     }
-    return Items(
-        vectors=vectors,
-        facts=files.open(folder / "facts.npy", keep=True),
+    index = factory.load(folder / "index.bin", nodes.vectors.base, target=nodes.modality)
+    return Items(nodes=nodes, **shown, index=index)
+
+
+def _load_nodes(folder: Path, m: Modality, normal: NDArray[np.int8], files: MappedFiles) -> Nodes:
+    study = np.load(folder / "study.npy")
+    return Nodes(
+        modality=m,
+        vectors=Column(files.open(folder / "vectors.npy")),
+        facts=Column(files.open(folder / "facts.npy", keep=True)),
         study=study,
-        **shown,
         same=_load_table(folder, "same", files),
         cross=_load_table(folder, "cross", files),
-        index=factory.load(folder / "index.bin", vectors, target=m),
+        normal=normal[study],
+        alive=np.ones(len(study), dtype=np.bool_),
     )
 
 

@@ -59,20 +59,6 @@ class View:
     @classmethod
     def of(cls, snapshot: Snapshot, settings: GraphSettings) -> View:
         """The snapshot, unchanged."""
-        columns = snapshot.columns
-        nodes = {
-            m: Nodes(
-                modality=m,
-                vectors=Column(items.vectors),
-                facts=Column(items.facts),
-                study=items.study,
-                same=items.same,
-                cross=items.cross,
-                normal=columns.normal[items.study],
-                alive=np.ones(len(items.study), dtype=np.bool_),
-            )
-            for m, items in snapshot.items.items()
-        }
         fresh = _Fresh(
             columns=StudyColumns.of(()),
             positions=np.empty(0, np.int32),
@@ -82,8 +68,8 @@ class View:
         return cls(
             snapshot=snapshot,
             settings=settings,
-            nodes=nodes,
-            alive=np.ones(len(columns), dtype=np.bool_),
+            nodes={m: items.nodes for m, items in snapshot.items.items()},
+            alive=np.ones(len(snapshot.columns), dtype=np.bool_),
             latest={},
             sequence=snapshot.sequence,
             _fresh=fresh,

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from radrank.core.files import check_files
 from radrank.core.graph import GraphBatch, GraphSettings
 from radrank.core.ports import EngineManifest, Reranker
 from radrank.engines.encoder import BundleEncoder
 from radrank.engines.engine import Engine
 from radrank.engines.manifest import BundleManifest, read_manifest
 from radrank.engines.models import RERANKER, models
-from radrank.engines.parity import read_golden
-from radrank.engines.runtimes import EngineSettings
+from radrank.engines.parity import read_golden, read_reranker_golden
+from radrank.engines.runtimes import PLAIN, EngineSettings
 from radrank.engines.selection import Selection
 
 
@@ -90,3 +91,17 @@ def open_bundle(path: Path, settings: EngineSettings | None = None) -> Bundle:
     """
     manifest, sha256 = read_manifest(path)
     return Bundle(path, manifest, sha256, settings or EngineSettings())
+
+
+def open_rerankers(path: Path) -> tuple[Mapping[str, Reranker], str]:
+    """A bundle's re-rankers alone, on the CPU, warm and through the gate; and the bundle's sha256.
+
+    Raises as `open_bundle` and `Bundle.warm_up` do.
+    """
+    manifest, sha256 = read_manifest(path, models=False)
+    check_files(path, {entry.file: manifest.files[entry.file] for entry in manifest.rerankers.values()})
+    settings = EngineSettings(runtime=PLAIN)
+    found = models(path, manifest, batches=(settings.batch,))
+    selection = Selection({name: model for name, model in found.items() if name.startswith(RERANKER)}, settings)
+    selection.choose(read_reranker_golden(path / manifest.golden))
+    return rerankers_of(manifest, selection.slots), sha256

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import Mismatch
-from radrank.core.studies import Modality
 from radrank.engines.engine import Engine, Feed
 from radrank.engines.models import IMAGE_ENCODER, RERANKER, TEXT_ENCODER
 
@@ -20,6 +19,7 @@ LEAST = 0.98
 """Of both figures: what a rounding to half precision keeps, and broken weights don't."""
 TOLERANCE = 1e-3
 """Of fp32 answers: other machines round otherwise, other weights answer otherwise."""
+_GRAPH, _SCORES = "graph/", "scores/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,27 +115,32 @@ def _overlap(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
 def read_golden(path: Path, tokens: Any) -> Mapping[str, Golden]:
     """Of every model of a bundle, from its golden.npz. tokens: texts to padded ids [n, T], one text at a time."""
     with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    vectors = {m: arrays[f"{m}_vectors"] for m in Modality}
-    gallery = {m: arrays[f"gallery/{m}"] for m in Modality}
-    texts = [bytes(text).decode() for text in arrays["texts"]]
-    stacked = {name.removeprefix("graph/"): array for name, array in arrays.items() if name.startswith("graph/")}
+        pixels = stored["pixels"]
+        texts = [bytes(text).decode() for text in stored["texts"]]
+        encoders = {
+            IMAGE_ENCODER: Golden(
+                feeds=tuple({"pixels": pixels[row : row + 1]} for row in range(len(pixels))),
+                expected=stored["image_vectors"],
+                gallery=stored["gallery/report"],
+            ),
+            TEXT_ENCODER: Golden(
+                feeds=tuple({"ids": tokens(text)} for text in texts),
+                expected=stored["report_vectors"],
+                gallery=stored["gallery/image"],
+            ),
+        }
+    return encoders | read_reranker_golden(path)
+
+
+def read_reranker_golden(path: Path) -> dict[str, Golden]:
+    """Of every re-ranker of a bundle, from its golden.npz."""
+    with np.load(path) as stored:
+        kept = {name: stored[name] for name in stored.files if name.startswith((_GRAPH, _SCORES))}
+    stacked = {name.removeprefix(_GRAPH): array for name, array in kept.items() if name.startswith(_GRAPH)}
     graphs = tuple({name: array[row] for name, array in stacked.items()} for row in range(len(stacked["mask"])))
-    found = {
-        IMAGE_ENCODER: Golden(
-            feeds=tuple({"pixels": arrays["pixels"][row : row + 1]} for row in range(len(arrays["pixels"]))),
-            expected=vectors[Modality.IMAGE],
-            gallery=gallery[Modality.REPORT],
-        ),
-        TEXT_ENCODER: Golden(
-            feeds=tuple({"ids": tokens(text)} for text in texts),
-            expected=vectors[Modality.REPORT],
-            gallery=gallery[Modality.IMAGE],
-        ),
+    mask = np.concatenate([feed["mask"] for feed in graphs])
+    return {
+        RERANKER + name.removeprefix(_SCORES): Golden(feeds=graphs, expected=scores, gallery=None, mask=mask)
+        for name, scores in kept.items()
+        if name.startswith(_SCORES)
     }
-    for name, scores in arrays.items():
-        if name.startswith("scores/"):
-            found[RERANKER + name.removeprefix("scores/")] = Golden(
-                feeds=graphs, expected=scores, gallery=None, mask=np.concatenate([feed["mask"] for feed in graphs])
-            )
-    return found

@@ -21,6 +21,7 @@ from radrank.server.admission import Admission
 from radrank.server.front import Front
 from radrank.server.gate import Gate
 from radrank.server.health import HealthServicer
+from radrank.server.helpers.pool import Helpers
 from radrank.server.library import Library
 from radrank.server.servicers import ArchiveServicer, RetrievalServicer
 from radrank.server.settings import Settings
@@ -91,13 +92,16 @@ class _Listening:
         limits = settings.limits
         self._streams = Streams(limits.streams)
         self._threads = Threads(limits.workers + limits.streams + _SPARE)
+        self._helpers = Helpers(limits.helpers)
         front = Front(
             admission=Admission(in_flight=limits.in_flight, workers=limits.workers),
             streams=self._streams,
             threads=self._threads,
+            helpers=self._helpers,
             token=settings.token(),
         )
-        retrieval = RetrievalServicer(gate)
+        self._retrieval = retrieval = RetrievalServicer(gate, self._helpers.rerank)
+        self._gate = gate
         front.add(retrieval_pb2_grpc.add_RetrievalServicer_to_server, retrieval, is_short=retrieval.is_short)
         front.add(archive_pb2_grpc.add_ArchiveServicer_to_server, ArchiveServicer(gate))
         services: tuple[str, ...] = SERVICES
@@ -124,6 +128,9 @@ class _Listening:
 
     async def serve(self) -> None:
         self._health.set(serving=True)
+        if self._retrieval.reranks_here():
+            engines = self._gate.library.engines
+            self._helpers.start(engines.path, engines.sha256)
 
     async def stop(self, grace: float) -> None:
         self._health.end()
@@ -134,6 +141,7 @@ class _Listening:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=_LAST_SECONDS)
+        await self._helpers.stop()
         self._threads.close()
 
     def _bound(self, settings: Settings) -> str:

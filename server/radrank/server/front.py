@@ -25,6 +25,7 @@ from radrank.core.errors import InvalidQuery
 from radrank.core.timing import Deadline
 from radrank.server.admission import Admission
 from radrank.server.calls import Caller
+from radrank.server.helpers.pool import Helpers
 from radrank.server.inline import Inline
 from radrank.server.statuses import Refused, Status, status_of
 from radrank.server.streams import Stream, Streams
@@ -52,11 +53,13 @@ def never(_request: object) -> bool:
 class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
     """Finds for each call what answers it."""
 
-    def __init__(self, *, admission: Admission, streams: Streams, threads: Threads, token: str | None) -> None:
+    def __init__(
+        self, *, admission: Admission, streams: Streams, threads: Threads, helpers: Helpers, token: str | None
+    ) -> None:
         self._admission = admission
         self._streams = streams
         self._threads = threads
-        self._inline = Inline(admission, threads)
+        self._inline = Inline(admission, threads, helpers)
         self._token = None if token is None else f"Bearer {token}".encode()
         self._handlers: dict[str, Any] = {}
 

@@ -3,8 +3,11 @@
 Python runs one thread at a time, and numpy gives its lock away at every larger array. Where nothing runs outside that
 lock for long, threads only hand it around, from core to core; one loop that does it all answers more, and sooner.
 
-But while the loop computes it sees nobody come, and gRPC keeps who does in a queue that nobody bounds. So now and then
-a thread computes instead while the loop looks who is there, and goes on doing so while they get more, or are refused.
+Processes have a lock each: where several searches are under way, helpers do the longest part of them (`helpers`).
+
+While the loop computes it sees nobody come, and gRPC keeps who does in a queue that nobody bounds. So now and then a
+helper or a thread computes instead while the loop looks who is there, and goes on doing so while they get more, or are
+refused.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from radrank.core.timing import RecentTimes
 from radrank.server.admission import Admission
+from radrank.server.helpers.pool import Helpers
+from radrank.server.suspension import Suspendable
 from radrank.server.threads import Threads
 
 Result = TypeVar("Result")
@@ -26,19 +31,22 @@ _LONGEST = 0.01  # seconds that most of it takes in a thread: past it the loop d
 _MOST = 0.9
 _OTHER_WAY = 32  # one in so many is done the other way, so that both are known and the loop sees who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
+_SEEKS = 16  # pieces of work that a helper shares after the last that was not alone; then one in so many
 _LOOP, _THREAD = "loop", "thread"
 
 
 class Inline:
     """Does short work where it takes least. In the loop it is one piece after another, in the order of arrival."""
 
-    def __init__(self, admission: Admission, threads: Threads) -> None:
+    def __init__(self, admission: Admission, threads: Threads, helpers: Helpers) -> None:
         self._admission = admission
         self._threads = threads
+        self._helpers = helpers
         self._one = asyncio.Lock()
         self._recent = RecentTimes()
         self._count = 0
         self._taken: int | None = None
+        self._lonely = 0  # pieces of work since the last that was not alone
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """What the work returns or raises."""
@@ -46,12 +54,34 @@ class Inline:
         other_way, pays = self._count % _OTHER_WAY == 0, self._pays
         if not pays and not (other_way and self._bearable):
             async with self._admission.turn():
-                return await self._threads.run(partial(self._timed, _THREAD, work))
-        async with self._one:
+                return await self._in_thread(work)
+        async with AsyncExitStack() as alone:
+            await alone.enter_async_context(self._one)
             with self._admission.timing():
-                if self._looks(due=pays and other_way):
-                    return await self._threads.run(partial(self._timed, _THREAD, work))
-                return self._timed(_LOOP, work)
+                if self._helpers.wanted:
+                    self._helpers.open = self._shares()
+                elif self._looks(due=pays and other_way):
+                    return await self._in_thread(work)
+                return await self._in_loop(work, alone)
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        def timed() -> Result:
+            start = time.thread_time()  # of a processor, whomever it had to wait for
+            try:
+                return work()
+            finally:
+                self._recent.add(_THREAD, time.thread_time() - start)
+
+        return await self._threads.run(timed)
+
+    async def _in_loop(self, work: Callable[[], Result], alone: AsyncExitStack) -> Result:
+        running = Suspendable(work)
+        try:
+            running.start()
+            await alone.aclose()  # while a helper computes, the next piece of work may begin
+            return await running.rest()
+        finally:
+            self._recent.add(_LOOP, running.seconds)
 
     @property
     def _bearable(self) -> bool:
@@ -62,6 +92,11 @@ class Inline:
     def _pays(self) -> bool:
         return self._bearable and self._recent.quantile(_LOOP, 0.5) <= _SHORT
 
+    def _shares(self) -> bool:
+        """Whether a helper shall re-rank: where there are others, who are seen only while the loop does not compute."""
+        self._lonely = 0 if self._admission.taken > 1 else self._lonely + 1
+        return self._lonely < _SEEKS or self._lonely % _SEEKS == 0
+
     def _looks(self, *, due: bool) -> bool:
         """Whether the loop shall be free to see who comes: when it is due, and on while more come than go."""
         taken, refused = self._admission.taken, self._admission.refused
@@ -69,11 +104,3 @@ class Inline:
         crowded = time.perf_counter() - refused < _CROWDED
         self._taken = taken if due or more or crowded else None
         return self._taken is not None
-
-    def _timed(self, where: str, work: Callable[[], Result]) -> Result:
-        """Does the work, and notes what it took of a processor, whomever it had to wait for."""
-        start = time.thread_time()
-        try:
-            return work()
-        finally:
-            self._recent.add(where, time.thread_time() - start)

@@ -10,6 +10,7 @@ import numpy as np
 from radrank.core.errors import InvalidQuery, Unavailable
 from radrank.core.ports import Encoder
 from radrank.core.ranking import ImageQuery, Ranker, Ranking, TextQuery
+from radrank.core.reranking import Rerank, at_once
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix
 from radrank.engines.runtimes import computes_in_caller
@@ -25,10 +26,11 @@ UPSERT_BYTES = 2**30  # what one upsert may hold in memory until it is written
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
-    """Searches."""
+    """Searches. rerank: computes their second stage."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, rerank: Rerank = at_once) -> None:
         self._gate = gate
+        self._rerank = rerank
 
     def Search(  # noqa: N802 - the contract's name
         self, request: retrieval_pb2.SearchRequest, caller: Caller
@@ -36,7 +38,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
         start = time.perf_counter_ns()
         library = self._gate.library
         with library.lease() as edition:
-            ranking = _ranking(request, edition.ranker, caller)
+            ranking = self._ranking(request, edition.ranker, caller)
             return replies.search_response(request, ranking, edition=edition, archive=library.archive, start_ns=start)
 
     def SearchStream(  # noqa: N802
@@ -80,7 +82,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
     def rank(self, request: retrieval_pb2.SearchRequest, caller: Caller) -> Ranking:
         """As Search, without what only its reply holds."""
         with self._gate.library.lease() as edition:
-            return _ranking(request, edition.ranker, caller)
+            return self._ranking(request, edition.ranker, caller)
 
     def is_short(self, request: object) -> bool:
         """Whether a request is a search that encodes nothing, and looks nothing up beside what it finds."""
@@ -99,6 +101,10 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServicer):
         except Unavailable:  # which the request itself is told
             return False
         return all(computes_in_caller(reranker.manifest) for reranker in rerankers)
+
+    def _ranking(self, request: retrieval_pb2.SearchRequest, ranker: Ranker, caller: Caller) -> Ranking:
+        query = codecs.search_query(request, image_size=ranker.encoder.image_size, deadline=caller.deadline)
+        return ranker.search(query, rerank=self._rerank)
 
 
 class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
@@ -130,11 +136,6 @@ class ArchiveServicer(archive_pb2_grpc.ArchiveServicer):
         library = self._gate.library
         with library.lease() as edition:
             return replies.stats_response(library.archive.counts(), edition)
-
-
-def _ranking(request: retrieval_pb2.SearchRequest, ranker: Ranker, caller: Caller) -> Ranking:
-    query = codecs.search_query(request, image_size=ranker.encoder.image_size, deadline=caller.deadline)
-    return ranker.search(query)
 
 
 def _studies(requests: Iterable[archive_pb2.UpsertRequest]) -> Iterator[Study]:

@@ -44,11 +44,13 @@ class Limits(_Group):
     """How much at once.
 
     workers: searches that compute side by side; in_flight: those and the ones that wait for their turn, more are
-    refused; streams: long-lived streams (SearchStream, Upsert) at once; message_bytes: of one message
+    refused; helpers: processes that re-rank beside the server's own, where searches encode nothing and a CPU re-ranks
+    streams: long-lived streams (SearchStream, Upsert) at once; message_bytes: of one message
     """
 
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=_cores)
     in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(default_factory=lambda: 8 * _cores())
+    helpers: Annotated[int, Field(ge=0, le=16)] = Field(default_factory=lambda: min(2, _cores() - 1))
     streams: Annotated[int, Field(ge=1, le=256)] = 16
     message_bytes: Annotated[int, Field(ge=2**20, le=2**31 - 1)] = 64 * 2**20
 

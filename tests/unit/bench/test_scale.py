@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,7 +14,7 @@ import pytest
 from helpers.doubles import LAYOUT
 from radrank.bench.clusters import BLOCK, ClusteredSpace, write_vectors
 from radrank.bench.footprint import made_up_vectors
-from radrank.bench.memory import held_bytes, memory_of
+from radrank.bench.memory import held_bytes, memory_of, memory_of_all
 from radrank.bench.scale import Options, measure
 from radrank.client.cli import main
 from radrank.core.errors import InvalidQuery
@@ -107,3 +109,11 @@ def test_memory_tells_its_parts():
     assert found.anonymous + found.file <= found.resident * 1.05
     assert found.peak >= found.resident * 0.95
     del held
+
+
+def test_memory_of_all_counts_those_that_a_process_started():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        alone, other = memory_of(), memory_of(child.pid)
+        together = memory_of_all(os.getpid())
+        child.kill()
+    assert together.peak >= alone.peak + other.peak  # peaks never fall

@@ -45,7 +45,7 @@ def test_a_snapshot_keeps_what_its_vectors_say_of_items_and_of_their_pairs(archi
     snapshot = snapshot_of(home, archive)
     assert snapshot.layout == LAYOUT
     beliefs = {m: LAYOUT.beliefs(snapshot.items[m].vectors) for m in Modality}
-    images, reports = (snapshot.items[m].facts for m in Modality)
+    images, reports = (snapshot.items[m].nodes.facts.base for m in Modality)
     width = LAYOUT.beliefs_width
     assert (images.shape, reports.shape) == ((8, 3 * width), (12, 3 * width))
     assert beliefs[Modality.IMAGE].std(axis=0).min() > 0.01
@@ -62,7 +62,7 @@ def test_neighbour_tables_never_name_the_own_study(archive, home):
     snapshot = snapshot_of(home, archive)
     for m in Modality:
         items = snapshot.items[m]
-        for table, among in ((items.same, m), (items.cross, m.other)):
+        for table, among in ((items.nodes.same, m), (items.nodes.cross, m.other)):
             rows = table.rows.base
             there = rows >= 0
             studies = snapshot.items[among].study
@@ -157,6 +157,6 @@ def test_an_empty_archive_makes_an_empty_snapshot(tmp_path, home):
     archive = Archive(tmp_path / "empty.sqlite")
     snapshot = snapshot_of(home, archive)
     assert len(snapshot.columns) == 0
-    assert {items.facts.shape for items in snapshot.items.values()} == {(0, 3 * LAYOUT.beliefs_width)}
+    assert {items.nodes.facts.base.shape for items in snapshot.items.values()} == {(0, 3 * LAYOUT.beliefs_width)}
     assert snapshot.columns.find("S0001") is None
     archive.close()

@@ -17,6 +17,7 @@ from radrank.server import app, front
 from radrank.server.admission import Admission
 from radrank.server.calls import Caller
 from radrank.server.front import Front
+from radrank.server.helpers.pool import Helpers
 from radrank.server.streams import Streams
 from radrank.server.threads import Threads
 
@@ -47,7 +48,13 @@ def called(raw: bytes, *, parse: Callable[[bytes], Any] = bytes, late: float = 0
     threads = Threads(1)
 
     async def call() -> bytes:
-        made = Front(admission=Admission(in_flight=1, workers=1), streams=Streams(1), threads=threads, token=None)
+        made = Front(
+            admission=Admission(in_flight=1, workers=1),
+            streams=Streams(1),
+            threads=threads,
+            helpers=Helpers(0),
+            token=None,
+        )
         handler = SimpleNamespace(
             request_streaming=False,
             response_streaming=False,

@@ -1,0 +1,149 @@
+"""The server's side of its helpers. All in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from radrank.core.reranking import Reranked, Reranking, Shortlist
+from radrank.server.helpers.messages import Hello, Scene, Scores, Unpacker, packed, question
+from radrank.server.suspension import is_suspendable, waited
+
+_LONGEST = 5.0  # seconds for one answer: a helper that takes longer has come to a halt
+_LAST = 1.0  # seconds in which it ends by itself
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds until one that ended is started anew
+
+_log = logging.getLogger(__name__)
+
+
+class Helpers:
+    """So many processes, started anew when they end. What none of them can do is computed in the loop.
+
+    open: whether they take anything
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._links: list[_Link] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._asked = False
+        self.open = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a helper, and something was re-ranked in the loop since this was asked last."""
+        asked, self._asked = self._asked, False
+        return asked and bool(self._links)
+
+    def start(self, bundle: Path, sha256: str) -> None:
+        """Starts them; they are ready in a second or two. sha256: of the bundle that the server has open."""
+        self._keepers += [asyncio.create_task(self._keep(bundle, sha256)) for _ in range(self._most)]
+
+    async def stop(self) -> None:
+        """Ends them. No search may be waiting for one."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def rerank(self, shortlist: Shortlist, reranking: Reranking, /) -> Reranked:
+        """A Rerank: by a helper if they are open, else at once. What comes from other threads is theirs to do."""
+        found = None
+        if is_suspendable():
+            self._asked = True
+            if self.open and self._links:
+                found = waited(min(self._links, key=_Link.load).ask(shortlist, reranking))
+        return reranking(shortlist) if found is None else found
+
+    async def _keep(self, bundle: Path, sha256: str) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            command = (sys.executable, "-m", "radrank.server.helpers.helper", str(bundle))
+            transport, link = await asyncio.get_running_loop().subprocess_exec(_Link, *command, stderr=None)
+            try:
+                hello = await asyncio.shield(link.hello)
+                if hello is not None and hello.bundle == sha256:
+                    self._links.append(link)
+                    pause = _FIRST_PAUSE
+                    await link.ended.wait()
+                elif hello is not None:
+                    _log.warning("helpers can't re-rank: the bundle in %s is no longer the one that is served", bundle)
+            finally:
+                if link in self._links:
+                    self._links.remove(link)
+                await link.end()
+                transport.close()
+            _log.warning("a helper ended; another is started in %g s", pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _Link(asyncio.SubprocessProtocol):
+    """One helper."""
+
+    def __init__(self) -> None:
+        self.hello: asyncio.Future[Hello | None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
+        self._unpacker = Unpacker()
+        self._asked: deque[asyncio.Future[Scores | None]] = deque()
+        self._shown: weakref.ref[Reranking] | None = None
+
+    def load(self) -> int:
+        """Shortlists that it holds."""
+        return len(self._asked)
+
+    async def ask(self, shortlist: Shortlist, reranking: Reranking) -> Reranked | None:
+        """None where it can't."""
+        if self._shown is None or self._shown() is not reranking:
+            self._shown = weakref.ref(reranking)
+            late = {m: nodes.late for m, nodes in reranking.nodes.items()}
+            self._pipe.write(packed(Scene(snapshot=reranking.snapshot, layout=reranking.layout, nodes=late)))
+        answer: asyncio.Future[Scores | None] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self._pipe.write(packed(question(shortlist)))
+        try:
+            async with asyncio.timeout(_LONGEST):
+                found = await answer
+        except TimeoutError:
+            self._process.kill()
+            return None
+        hello = self.hello.result()
+        if found is None or hello is None:
+            return None
+        return Reranked(scores=found[0], graph_us=found[1], manifest=hello.manifests[shortlist.reranker])
+
+    async def end(self) -> None:
+        """Ends the process, where it has not ended yet."""
+        self._pipe.close()
+        try:
+            async with asyncio.timeout(_LAST):
+                await self.ended.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self.ended.wait()
+
+    def connection_made(self, transport: Any) -> None:
+        self._process = transport
+        self._pipe = transport.get_pipe_transport(0)
+
+    def pipe_data_received(self, _fd: int, data: bytes) -> None:
+        for message in self._unpacker.feed(data):
+            if not self.hello.done():
+                self.hello.set_result(message)
+            elif self._asked:  # unless it ended meanwhile
+                answer = self._asked.popleft()
+                if not answer.done():
+                    answer.set_result(message)
+
+    def process_exited(self) -> None:
+        for answer in self._asked:  # others must compute it
+            if not answer.done():
+                answer.set_result(None)
+        self._asked.clear()
+        if not self.hello.done():
+            self.hello.set_result(None)
+        self.ended.set()
