@@ -19,7 +19,7 @@ class Admission:
     """Places for calls in flight, and turns for those of them that compute in a thread.
 
     in_flight: calls that compute or wait for their turn; workers: threads that compute side by side
-    taken: places that are; refused: `time.perf_counter()` of the last refusal
+    taken: places that are; asked: how often one was asked for; refused: `time.perf_counter()` of the last refusal
     """
 
     def __init__(self, *, in_flight: int, workers: int) -> None:
@@ -28,11 +28,13 @@ class Admission:
         self._ahead = in_flight / workers
         self._recent = RecentTimes()
         self.taken = 0
+        self.asked = 0
         self.refused = -math.inf
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """A call from its arrival to its reply. Raises Overloaded."""
+        self.asked += 1
         if self.taken >= self._places:
             self.refused = time.perf_counter()
             # By then those who hold a place now have had their turn.

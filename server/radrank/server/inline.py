@@ -5,9 +5,8 @@ lock for long, threads only hand it around, from core to core; one loop that doe
 
 Processes have a lock each: where several searches are under way, helpers do the longest part of them (`helpers`).
 
-While the loop computes it sees nobody come, and gRPC keeps who does in a queue that nobody bounds. So now and then a
-helper or a thread computes instead while the loop looks who is there, and goes on doing so while they get more, or are
-refused.
+While the loop computes it sees nobody come, and gRPC keeps who does in a queue that nobody bounds. So now and then, and
+before every piece of work while calls are being refused, the loop first takes in all that wait there.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ Result = TypeVar("Result")
 _SHORT = 0.0025  # seconds of a processor that such work takes in the loop as a rule: past it threads answer more
 _LONGEST = 0.01  # seconds that most of it takes in a thread: past it the loop does not even try
 _MOST = 0.9
-_OTHER_WAY = 32  # one in so many is done the other way, so that both are known and the loop sees who comes
+_OTHER_WAY = 32  # one in so many is done the other way, so that both are known
+_SOMETIMES = 16  # one in so many lets the loop see who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
-_SEEKS = 16  # pieces of work that a helper shares after the last that was not alone; then one in so many
+_QUIET, _TURNS = 8, 64  # turns of the loop without a call after which no more wait, and how many it takes at most
 _LOOP, _THREAD = "loop", "thread"
 
 
@@ -45,7 +45,6 @@ class Inline:
         self._one = asyncio.Lock()
         self._recent = RecentTimes()
         self._count = 0
-        self._taken: int | None = None
         self._lonely = 0  # pieces of work since the last that was not alone
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -57,10 +56,9 @@ class Inline:
                 return await self._in_thread(work)
         async with AsyncExitStack() as alone:
             await alone.enter_async_context(self._one)
+            await self._take_in()
             with self._admission.timing():
-                if self._helpers.wanted:
-                    self._helpers.open = self._shares()
-                elif self._looks(due=pays and other_way):
+                if pays and other_way:
                     return await self._in_thread(work)
                 return await self._in_loop(work, alone)
 
@@ -76,6 +74,7 @@ class Inline:
 
     async def _in_loop(self, work: Callable[[], Result], alone: AsyncExitStack) -> Result:
         running = Suspendable(work)
+        self._helpers.open = self._shares()
         try:
             running.start()
             await alone.aclose()  # while a helper computes, the next piece of work may begin
@@ -93,14 +92,19 @@ class Inline:
         return self._bearable and self._recent.quantile(_LOOP, 0.5) <= _SHORT
 
     def _shares(self) -> bool:
-        """Whether a helper shall re-rank: where there are others, who are seen only while the loop does not compute."""
+        """Whether a helper has its part: where there are others, who are seen only while the loop does not compute."""
         self._lonely = 0 if self._admission.taken > 1 else self._lonely + 1
-        return self._lonely < _SEEKS or self._lonely % _SEEKS == 0
+        return self._lonely < _SOMETIMES or self._lonely % _SOMETIMES == 0
 
-    def _looks(self, *, due: bool) -> bool:
-        """Whether the loop shall be free to see who comes: when it is due, and on while more come than go."""
-        taken, refused = self._admission.taken, self._admission.refused
-        more = self._taken is not None and taken > self._taken
-        crowded = time.perf_counter() - refused < _CROWDED
-        self._taken = taken if due or more or crowded else None
-        return self._taken is not None
+    async def _take_in(self) -> None:
+        """Lets gRPC hand over the calls that wait there: it needs several turns of the loop for each."""
+        crowded = time.perf_counter() - self._admission.refused < _CROWDED
+        if not crowded and self._count % _SOMETIMES:
+            return
+        quiet = 0
+        for _ in range(_TURNS):
+            before = self._admission.asked
+            await asyncio.sleep(0)
+            quiet = 0 if self._admission.asked > before else quiet + 1
+            if quiet == _QUIET:
+                return

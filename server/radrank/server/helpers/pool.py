@@ -31,14 +31,8 @@ class Helpers:
         self._most = most
         self._links: list[_Link] = []
         self._keepers: list[asyncio.Task[None]] = []
-        self._asked = False
+        self._stopping = asyncio.Event()
         self.open = False
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is a helper, and something was re-ranked in the loop since this was asked last."""
-        asked, self._asked = self._asked, False
-        return asked and bool(self._links)
 
     def start(self, bundle: Path, sha256: str) -> None:
         """Starts them; they are ready in a second or two. sha256: of the bundle that the server has open."""
@@ -46,48 +40,47 @@ class Helpers:
 
     async def stop(self) -> None:
         """Ends them. No search may be waiting for one."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._stopping.set()
+        await asyncio.gather(*self._keepers)
 
     def rerank(self, shortlist: Shortlist, reranking: Reranking, /) -> Reranked:
         """A Rerank: by a helper if they are open, else at once. What comes from other threads is theirs to do."""
         found = None
-        if is_suspendable():
-            self._asked = True
-            if self.open and self._links:
-                found = waited(min(self._links, key=_Link.load).ask(shortlist, reranking))
+        if self.open and self._links and is_suspendable():
+            found = waited(min(self._links, key=_Link.load).ask(shortlist, reranking))
         return reranking(shortlist) if found is None else found
 
     async def _keep(self, bundle: Path, sha256: str) -> None:
+        """Has one process until they are stopped."""
+        stopping = asyncio.create_task(self._stopping.wait())
         pause = _FIRST_PAUSE
-        while True:
+        while not stopping.done():
             command = (sys.executable, "-m", "radrank.server.helpers.helper", str(bundle))
             transport, link = await asyncio.get_running_loop().subprocess_exec(_Link, *command, stderr=None)
-            try:
-                hello = await asyncio.shield(link.hello)
-                if hello is not None and hello.bundle == sha256:
-                    self._links.append(link)
-                    pause = _FIRST_PAUSE
-                    await link.ended.wait()
-                elif hello is not None:
-                    _log.warning("helpers can't re-rank: the bundle in %s is no longer the one that is served", bundle)
-            finally:
-                if link in self._links:
-                    self._links.remove(link)
-                await link.end()
-                transport.close()
-            _log.warning("a helper ended; another is started in %g s", pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await _first(link.hello, stopping)
+            hello = link.hello.result() if link.hello.done() else None
+            if hello is not None and hello.bundle == sha256:
+                self._links.append(link)
+                pause = _FIRST_PAUSE
+                await _first(link.ended, stopping)
+                self._links.remove(link)
+            elif hello is not None:
+                _log.warning("helpers can't re-rank: the bundle in %s is no longer the one that is served", bundle)
+            await link.end()
+            transport.close()
+            if not stopping.done():
+                _log.warning("a helper ended; another is started in %g s", pause)
+                await _first(stopping, seconds=pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class _Link(asyncio.SubprocessProtocol):
     """One helper."""
 
     def __init__(self) -> None:
-        self.hello: asyncio.Future[Hello | None] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.hello: asyncio.Future[Hello | None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
         self._unpacker = Unpacker()
         self._asked: deque[asyncio.Future[Scores | None]] = deque()
         self._shown: weakref.ref[Reranking] | None = None
@@ -98,6 +91,8 @@ class _Link(asyncio.SubprocessProtocol):
 
     async def ask(self, shortlist: Shortlist, reranking: Reranking) -> Reranked | None:
         """None where it can't."""
+        if self.ended.done():
+            return None
         if self._shown is None or self._shown() is not reranking:
             self._shown = weakref.ref(reranking)
             late = {m: nodes.late for m, nodes in reranking.nodes.items()}
@@ -119,12 +114,10 @@ class _Link(asyncio.SubprocessProtocol):
     async def end(self) -> None:
         """Ends the process, where it has not ended yet."""
         self._pipe.close()
-        try:
-            async with asyncio.timeout(_LAST):
-                await self.ended.wait()
-        except TimeoutError:
+        await _first(self.ended, seconds=_LAST)
+        if not self.ended.done():
             self._process.kill()
-            await self.ended.wait()
+            await self.ended
 
     def connection_made(self, transport: Any) -> None:
         self._process = transport
@@ -146,4 +139,9 @@ class _Link(asyncio.SubprocessProtocol):
         self._asked.clear()
         if not self.hello.done():
             self.hello.set_result(None)
-        self.ended.set()
+        self.ended.set_result(None)
+
+
+async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Waits until one of them is done, or so long."""
+    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -78,7 +78,7 @@ def helped(served: Served, work: Callable[[Helpers], Awaitable[Any]], *, bundle:
 
 async def ready(helpers: Helpers) -> None:
     async with asyncio.timeout(READY_SECONDS):
-        while not helpers._links:
+        while not any(not link.ended.done() for link in helpers._links):
             await asyncio.sleep(0.01)
 
 
@@ -221,14 +221,15 @@ def test_a_helper_with_another_bundle_is_not_asked(served, caplog):
 def test_threads_and_closed_helpers_leave_it_to_who_asks(served):
     ranker, query = served.ranker(), served.queries()[0]
 
-    async def work(helpers: Helpers) -> bool:
-        await asyncio.to_thread(ranker.search, query, rerank=helpers.rerank)
-        first = helpers.wanted
+    async def work(helpers: Helpers) -> tuple[bool, list[Ranking]]:
+        in_thread = await asyncio.to_thread(ranker.search, query, rerank=helpers.rerank)
         helpers.open = False
-        waits, _ = await search(helpers, ranker, query)
-        return not first and not waits and helpers.wanted and not helpers.wanted
+        waits, in_loop = await search(helpers, ranker, query)
+        return waits, [in_thread, in_loop]
 
-    assert helped(served, work)
+    waits, found = helped(served, work)
+    assert not waits
+    assert same(found, [ranker.search(query)] * 2)
 
 
 def test_stopped_they_are_gone(served):
