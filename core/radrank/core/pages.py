@@ -7,7 +7,9 @@ pages go back a slice at a time. They stay in the page cache: reading one again 
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -47,13 +49,16 @@ class MappedFiles:
 
     def trim(self) -> None:
         """Gives pages back, the longest mapped first, until the budget holds or all are given back."""
-        if self._bytes <= self._budget or mapped_bytes() <= self._limit or not self._trimming.acquire(blocking=False):
+        if self._bytes <= self._budget or not self._trimming.acquire(blocking=False):
             return
         try:
-            for _ in range(sum(-(-len(one) // _SLICE) for one in self._maps)):
-                self._give_back()
-                if mapped_bytes() <= self._limit:
-                    return
+            left = slices = sum(-(-len(one) // _SLICE) for one in self._maps)
+            while left > 0 and (excess := mapped_bytes() - self._limit) > 0:
+                # As if all of them held alike: asking after each takes Python's lock as often from who searches beside.
+                count = min(left, math.ceil(excess * slices / max(self._budget, excess)))
+                for _ in range(count):
+                    self._give_back()
+                left -= count
         finally:
             self._trimming.release()
 
@@ -67,10 +72,17 @@ class MappedFiles:
 
 def mapped_bytes() -> int:
     """Of files that this process has mapped and that are in memory; 0 where the system does not tell."""
+    told = _statm(_STATM)
+    return 0 if told is None else int(os.pread(told, 256, 0).split()[2]) * mmap.PAGESIZE
+
+
+@cache
+def _statm(path: Path) -> int | None:
+    """Open for good: it is read at every search of a large archive."""
     try:
-        return int(_STATM.read_bytes().split()[2]) * mmap.PAGESIZE
+        return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return 0
+        return None
 
 
 @cache
