@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import queue
@@ -194,6 +195,8 @@ def run(
         try:
             library = load()
             libraries.append(library)
+            gc.collect()
+            gc.freeze()  # what is loaded stays: looking through it again and again would stop all calls for 50 ms
             server.serve(library)
             announce(address, library)
         except BaseException as error:  # noqa: BLE001 - raised below, in the main thread

@@ -31,7 +31,8 @@ _MOST = 0.9
 _OTHER_WAY = 32  # one in so many is done the other way, so that both are known
 _SOMETIMES = 16  # one in so many lets the loop see who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
-_QUIET, _TURNS = 8, 64  # turns of the loop without a call after which no more wait, and how many it takes at most
+_QUIET = 8  # turns of the loop without a call, after which no more wait
+_TAKING = 0.003  # seconds that the loop takes calls in at most: then it is the turn of those that it has
 _LOOP, _THREAD = "loop", "thread"
 
 
@@ -58,7 +59,7 @@ class Inline:
             await alone.enter_async_context(self._one)
             await self._take_in()
             with self._admission.timing():
-                if pays and other_way:
+                if pays and other_way and self._admission.taken <= 1:  # beside others a thread would wait for its turns
                     return await self._in_thread(work)
                 return await self._in_loop(work, alone)
 
@@ -101,10 +102,8 @@ class Inline:
         crowded = time.perf_counter() - self._admission.refused < _CROWDED
         if not crowded and self._count % _SOMETIMES:
             return
-        quiet = 0
-        for _ in range(_TURNS):
+        quiet, end = 0, time.perf_counter() + _TAKING
+        while quiet < _QUIET and time.perf_counter() < end:
             before = self._admission.asked
             await asyncio.sleep(0)
             quiet = 0 if self._admission.asked > before else quiet + 1
-            if quiet == _QUIET:
-                return

@@ -83,6 +83,12 @@ def test_the_loop_does_what_is_short_there_and_one_in_so_many_goes_the_other_way
     assert [in_loop(inline) for _ in range(EVERY * 2)] == ([pays] * (EVERY - 1) + [not pays]) * 2
 
 
+def test_beside_others_none_goes_the_other_way(inline, clock):
+    learnt(inline, clock)
+    with inline._admission.place(), inline._admission.place():
+        assert all(in_loop(inline) for _ in range(3 * EVERY))
+
+
 def test_a_long_one_now_and_then_changes_nothing(inline, clock):
     learnt(inline, clock)
     inline._recent.add("loop", 1.0)
@@ -145,6 +151,7 @@ def test_calls_without_end_do_not_keep_it_from_its_work(inline, clock):
         async def endless() -> None:
             while not ended:
                 inline._admission.asked += 1
+                clock.takes(0.0001)
                 await asyncio.sleep(0)
 
         waiting = asyncio.create_task(endless())

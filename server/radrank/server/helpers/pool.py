@@ -14,7 +14,7 @@ from radrank.core.reranking import Reranked, Reranking, Shortlist
 from radrank.server.helpers.messages import Hello, Scene, Scores, Unpacker, packed, question
 from radrank.server.suspension import is_suspendable, waited
 
-_LONGEST = 5.0  # seconds for one answer: a helper that takes longer has come to a halt
+_LONGEST, _EACH = 5.0, 0.1  # seconds for an answer, and for each that is due before: past it a helper has halted
 _LAST = 1.0  # seconds in which it ends by itself
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds until one that ended is started anew
 
@@ -55,23 +55,32 @@ class Helpers:
         stopping = asyncio.create_task(self._stopping.wait())
         pause = _FIRST_PAUSE
         while not stopping.done():
-            command = (sys.executable, "-m", "radrank.server.helpers.helper", str(bundle))
-            transport, link = await asyncio.get_running_loop().subprocess_exec(_Link, *command, stderr=None)
-            await _first(link.hello, stopping)
-            hello = link.hello.result() if link.hello.done() else None
-            if hello is not None and hello.bundle == sha256:
-                self._links.append(link)
-                pause = _FIRST_PAUSE
-                await _first(link.ended, stopping)
-                self._links.remove(link)
-            elif hello is not None:
-                _log.warning("helpers can't re-rank: the bundle in %s is no longer the one that is served", bundle)
-            await link.end()
-            transport.close()
+            try:
+                if await self._one(bundle, sha256, stopping):
+                    pause = _FIRST_PAUSE
+            except OSError as error:  # such as no memory for a process
+                _log.warning("no helper: %s", error.strerror)
             if not stopping.done():
                 _log.warning("a helper ended; another is started in %g s", pause)
                 await _first(stopping, seconds=pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _one(self, bundle: Path, sha256: str, stopping: asyncio.Task[Any]) -> bool:
+        """A process from its start to its end; whether it was any help."""
+        command = (sys.executable, "-P", "-m", "radrank.server.helpers.helper", str(bundle))
+        transport, link = await asyncio.get_running_loop().subprocess_exec(_Link, *command, stderr=None)
+        await _first(link.hello, stopping)
+        hello = link.hello.result() if link.hello.done() else None
+        helps = hello is not None and hello.bundle == sha256
+        if helps:
+            self._links.append(link)
+            await _first(link.ended, stopping)
+            self._links.remove(link)
+        elif hello is not None:
+            _log.warning("helpers can't re-rank: the bundle in %s is no longer the one that is served", bundle)
+        await link.end()
+        transport.close()
+        return helps
 
 
 class _Link(asyncio.SubprocessProtocol):
@@ -101,7 +110,7 @@ class _Link(asyncio.SubprocessProtocol):
         self._asked.append(answer)
         self._pipe.write(packed(question(shortlist)))
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_LONGEST + _EACH * len(self._asked)):
                 found = await answer
         except TimeoutError:
             self._process.kill()

@@ -218,6 +218,25 @@ def test_a_helper_with_another_bundle_is_not_asked(served, caplog):
     assert same([found], [ranker.search(query)])
 
 
+def test_where_no_process_can_be_started_the_server_goes_on_without(served, monkeypatch, caplog):
+    monkeypatch.setattr(module.sys, "executable", "/nowhere/python")
+    ranker, query = served.ranker(), served.queries()[0]
+
+    async def run() -> tuple[bool, Ranking]:
+        helpers = Helpers(1)
+        helpers.open = True
+        helpers.start(served.bundle.path, served.bundle.sha256)
+        await asyncio.sleep(0.1)
+        found = await search(helpers, ranker, query)
+        await helpers.stop()
+        return found
+
+    waits, found = asyncio.run(run())
+    assert not waits
+    assert same([found], [ranker.search(query)])
+    assert "no helper: No such file" in caplog.text
+
+
 def test_threads_and_closed_helpers_leave_it_to_who_asks(served):
     ranker, query = served.ranker(), served.queries()[0]
 
