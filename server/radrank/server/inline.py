@@ -32,7 +32,7 @@ _OTHER_WAY = 32  # one in so many is done the other way, so that both are known
 _SOMETIMES = 16  # one in so many lets the loop see who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
 _QUIET = 8  # turns of the loop without a call, after which no more wait
-_TAKING = 0.003  # seconds that the loop takes calls in at most: then it is the turn of those that it has
+_TAKING = 0.02  # seconds that the loop takes calls in at most: then it is the turn of those that it has
 _LOOP, _THREAD = "loop", "thread"
 
 
