@@ -11,7 +11,7 @@ from helpers.serving import serving
 from radrank.engines.bundle import open_bundle
 from radrank.engines.parity import read_golden
 
-MODELS = ["image_encoder", "text_encoder", *(f"reranker_{kind}" for kind in sorted(KINDS))]
+MODELS = ["image_encoder", "text_encoder", "messages_sage", *(f"reranker_{kind}" for kind in sorted(KINDS))]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 from radrank.core.archive import Archive
 from radrank.core.graph import GraphBatch, GraphSettings
 from radrank.core.layout import BELIEF_NORM, VectorLayout
-from radrank.core.ports import EngineManifest, Progress
+from radrank.core.ports import ArchiveMessages, EngineManifest, Progress
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
 from radrank.core.snapshot import Snapshot, build_snapshot, open_snapshot
@@ -94,6 +94,7 @@ class NeighbourReranker:
     def __init__(self, gain: float = 0.2) -> None:
         self.gain = gain
         self.settings = SETTINGS
+        self.messages: ArchiveMessages | None = None
         self.manifest = EngineManifest(sha256=f"{gain}".ljust(64, "0"), precision="fp32", runtime="numpy")
         self.closed = False
 
@@ -110,6 +111,36 @@ class NeighbourReranker:
 
     def close(self) -> None:
         self.closed = True
+
+
+class NeighbourMessages:
+    """Messages of one number: what NeighbourReranker adds up for a candidate. made: how many it was asked for."""
+
+    key = "neighbours"
+    settings = SETTINGS
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self, batch: GraphBatch) -> NDArray[np.float32]:
+        self.made += batch.candidates[0]
+        near = [batch.arrays[f"candidate_{m}.weight"].mean(axis=2) for m in Modality]
+        alike = [
+            (batch.arrays[m.value][np.maximum(idx, 0)].sum(axis=3) * (idx >= 0)).mean(axis=2)
+            for m, idx in ((m, batch.arrays[f"candidate_{m}.idx"]) for m in Modality)
+        ]
+        return np.asarray(sum(near) + sum(alike), dtype=np.float32)[:, :, None]
+
+
+class ToldReranker(NeighbourReranker):
+    """Adds to a candidate's score what it is told of the archive."""
+
+    def __init__(self, messages: NeighbourMessages) -> None:
+        super().__init__()
+        self.messages = messages
+
+    def score(self, batch: GraphBatch) -> NDArray[np.float32]:
+        return np.asarray(batch.arrays["base"] + 0.1 * batch.arrays["messages"][:, :, 0], dtype=np.float32)
 
 
 class ExactIndex:
@@ -212,8 +243,8 @@ def ranker_of(view: ArchiveView, bundle: DoubleBundle | None = None) -> Ranker:
     )
 
 
-def snapshot_of(home: Path, archive: Archive) -> Snapshot:
-    """A snapshot of the archive as it is now, opened."""
+def snapshot_of(home: Path, archive: Archive, messages: Sequence[ArchiveMessages] = ()) -> Snapshot:
+    """A snapshot of the archive as it is now, opened. messages: that it is to hold"""
     path = build_snapshot(
         home,
         archive.records(),
@@ -222,5 +253,6 @@ def snapshot_of(home: Path, archive: Archive) -> Snapshot:
         layout=LAYOUT,
         graph=SETTINGS,
         factory=ExactFactory(),
+        messages=messages,
     )
     return open_snapshot(path, factory=ExactFactory(), encoder="e" * 64)

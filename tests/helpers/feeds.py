@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from radrank.core.graph import TOLD_RELATIONS
 from radrank.engines.engine import Model
 from radrank.engines.manifest import read_manifest
-from radrank.engines.models import models
+from radrank.engines.models import MESSAGES_OF, models
 from radrank.export.golden import random_batch
 
 BATCHES = (1, 4)
@@ -26,5 +27,10 @@ def feed_of(name: str, count: int, *, seed: int = 0, candidates: int = 25) -> di
         return {"pixels": rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)}
     if name == "text_encoder":
         return {"ids": rng.integers(1, 12, (count, 16), dtype=np.int64)}
-    inputs = read_manifest(tiny_bundle())[0].rerankers[name.removeprefix("reranker_")].inputs
-    return dict(random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=candidates).feed(inputs))
+    entry = read_manifest(tiny_bundle())[0].rerankers[name.split("_", 1)[1]]
+    told = entry.messages
+    if told is not None and name.startswith(MESSAGES_OF):
+        whole = random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=candidates)
+        return dict(whole.hearing(TOLD_RELATIONS).feed(told.inputs))
+    batch = random_batch(rng, LAYOUT, SETTINGS, graphs=count, candidates=candidates, messages=told.width if told else 0)
+    return dict(batch.feed(entry.inputs))

@@ -19,8 +19,9 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from helpers.doubles import DIMENSIONS, IMAGE_SIZE, LAYOUT, SETTINGS, DoubleBundle, HashingEncoder, NeighbourReranker
 from helpers.serving import error_of
-from radrank.core.graph import GraphBatch, batch_shapes
+from radrank.core.graph import GraphBatch
 from radrank.core.ports import EngineManifest
+from radrank.core.shapes import batch_shapes
 from radrank.engines.engine import Feed, Model, Shapes, TensorSpec
 
 VOCABULARY = 100

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
 from helpers.doubles import study
+from radrank.core.ports import messages_of
 from radrank.core.records import Record
 from radrank.core.snapshot import build_snapshot
+from radrank.engines.bundle import open_rerankers
 from radrank.engines.index import index_factory
 from radrank.engines.manifest import read_manifest
 from radrank.export.triton import Written, write_repository
@@ -42,6 +44,7 @@ def snapshot_for(bundle: Path, home: Path) -> Path:
         layout=manifest.layout,
         graph=manifest.graph,
         factory=index_factory("exact"),
+        messages=messages_of(open_rerankers(bundle)[0]),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.bench.turns import Call, clocked
-from radrank.core.graph import Candidates, GraphBuilder
+from radrank.core.graph import TOLD_RELATIONS, Candidates, GraphBuilder
 from radrank.core.ranking import Ranker
 from radrank.core.studies import Modality
 from radrank.core.vectors import Vector
@@ -35,7 +35,7 @@ class Floors:
         self._engine = bundle.engines[RERANKER + reranker]
         self._candidates = candidates
         nodes = ranker.view.nodes
-        settings = bundle.rerankers[reranker].settings
+        settings, self._messages = bundle.rerankers[reranker].settings, bundle.rerankers[reranker].messages
         self._builder = GraphBuilder(gallery=nodes, archive=nodes, layout=bundle.manifest.layout, settings=settings)
 
     def text_vector(self, text: str) -> Vector:
@@ -88,7 +88,10 @@ class Floors:
         graph = self._builder.build(
             query=vector, query_modality=source, target=target, candidates=found, bridges=bridges
         )
-        feed = self._builder.batch([graph]).feed([given.name for given in self._engine.inputs])
+        batch = self._builder.batch([graph])
+        if self._messages is not None:
+            batch = batch.told(self._messages(batch.hearing(TOLD_RELATIONS)))
+        feed = batch.feed([given.name for given in self._engine.inputs])
         vectors = len(found) * vector.nbytes
         return feed, vectors + sum(array.nbytes for array in feed.values())
 

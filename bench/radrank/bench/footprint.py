@@ -21,11 +21,12 @@ from radrank.client import Client
 from radrank.core.archive import Archive
 from radrank.core.errors import NotFound, Unavailable
 from radrank.core.layout import BELIEF_NORM, VectorLayout
-from radrank.core.ports import CandidateIndex, Progress
+from radrank.core.ports import CandidateIndex, Progress, messages_of
 from radrank.core.records import Record
 from radrank.core.snapshot import build_snapshot, current
 from radrank.core.studies import Modality, Study, StudyImage, View
 from radrank.core.vectors import Matrix, unit
+from radrank.engines.bundle import open_rerankers
 from radrank.engines.index import HnswFactory
 from radrank.engines.manifest import read_manifest
 from radrank.server.home import Home, database_of, snapshots_of
@@ -95,7 +96,8 @@ def make_home(root: Path, bundle: Path, studies: int, *, threads: int, bar: Bar,
                 _fill(archive, manifest.encoder_id, manifest.layout, studies, bar=bar, seed=seed)
             elif _is_current(home.snapshots, archive.sequence):
                 return
-            with bar("snapshot", 4) as told:
+            rerankers, _ = open_rerankers(bundle)
+            with bar("snapshot", 5) as told:
                 build_snapshot(
                     home.snapshots,
                     archive.records(),
@@ -104,6 +106,7 @@ def make_home(root: Path, bundle: Path, studies: int, *, threads: int, bar: Bar,
                     layout=manifest.layout,
                     graph=manifest.graph,
                     factory=_Telling(bar, threads),
+                    messages=messages_of(rerankers),
                     progress=lambda done, _total: told(done),
                 )
         finally:

@@ -10,10 +10,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from radrank.core.errors import InvalidQuery
-from radrank.core.graph import batch_shapes, bucket
+from radrank.core.graph import MESSAGES, bucket
 from radrank.engines.engine import Feed, Shapes
 from radrank.engines.manifest import BundleManifest
-from radrank.engines.models import IMAGE_ENCODER, RERANKER, TEXT_ENCODER
+from radrank.engines.models import IMAGE_ENCODER, RERANKER, TEXT_ENCODER, reranker_shapes
 from radrank.export.golden import random_batch
 
 NAMES: Mapping[str, str] = {
@@ -74,8 +74,7 @@ def shapes_of(cell: Cell, manifest: BundleManifest) -> Shapes:
         return {"ids": (cell.batch, _tokens(manifest))}
     assert cell.candidates is not None
     width = bucket(cell.candidates, manifest.graph.candidate_buckets)
-    every = batch_shapes(manifest.layout, manifest.graph, graphs=cell.batch, candidates=width)
-    return {name: every[name] for name in manifest.rerankers[cell.model.removeprefix(RERANKER)].inputs}
+    return reranker_shapes(manifest, cell.model.removeprefix(RERANKER), cell.batch, width)
 
 
 def feed_of(cell: Cell, manifest: BundleManifest, bundle: Path, *, seed: int = 0) -> Feed:
@@ -89,8 +88,15 @@ def feed_of(cell: Cell, manifest: BundleManifest, bundle: Path, *, seed: int = 0
         ids = rng.integers(0, words, shapes["ids"], dtype=np.int64)
         ids[ids == manifest.text.pad_id] = (manifest.text.pad_id + 1) % words
         return {"ids": ids}
-    width = int(shapes["base"][1])
-    return random_batch(rng, manifest.layout, manifest.graph, graphs=cell.batch, candidates=width).feed(list(shapes))
+    batch = random_batch(
+        rng,
+        manifest.layout,
+        manifest.graph,
+        graphs=cell.batch,
+        candidates=int(shapes["base"][1]),
+        messages=shapes[MESSAGES][2] if MESSAGES in shapes else 0,
+    )
+    return batch.feed(list(shapes))
 
 
 def _tokens(manifest: BundleManifest) -> int:

@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits
 from radrank.bench.recipes import BELIEFS, CLIP_ALONE, FROZEN, LEXICON, WORK, Recipes, Space
 from radrank.bench.spaces import About, TorchReranker, collection
 from radrank.core.errors import InvalidQuery
-from radrank.core.graph import GraphSettings
+from radrank.core.graph import TOLD_RELATIONS, GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split
 from radrank.datasets import open_dataset
 from radrank.datasets.progress import Task
-from radrank.engines.bundle import EngineReranker
+from radrank.engines.bundle import EngineMessages, EngineReranker
 from radrank.engines.engine import Model
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.evaluation.collection import Collection
@@ -143,19 +143,29 @@ def _cost(seed: _Trained, name: str, world: World, *, candidates: int) -> tuple[
         trials = [world.trial(*direction) for direction in MISSION]
         examples = [world.graph(trial, 0, settings, candidates=candidates)[1] for trial in trials]
         path = Path(folder) / "reranker.onnx"
-        export_reranker(model, [dict(example.feed(model.array_names)) for example in examples], path)
-        exported = Model(name=name, path=path, sha256="", precision="fp32")
-        engine = EngineReranker(CpuEngine(exported, threads=1), settings)
+        apart = Path(folder) / "messages.onnx"
+        files = [path, apart] if export_reranker(model, examples, path, apart) else [path]
+        engines = [_opened(file) for file in files]
+        engine = EngineReranker(engines[0], settings)
+        messages = [EngineMessages(each, "", settings) for each in engines[1:]]
         for trial in trials:
             for row in range(min(_TIMED, len(trial.queries))):
                 start = time.perf_counter()
                 _, batch = world.graph(trial, row, settings, candidates=candidates)
-                built = time.perf_counter()
+                graph = time.perf_counter() - start
+                for make in messages:  # a server looks them up
+                    batch = batch.told(make(batch.hearing(TOLD_RELATIONS)))
+                start = time.perf_counter()
                 engine.score(batch)
-                times.append((built - start, time.perf_counter() - built))
-        engine.close()
-    graph, rerank = np.median(times, axis=0) * 1e3
-    return float(graph), float(rerank)
+                times.append((graph, time.perf_counter() - start))
+        for each in engines:
+            each.close()
+    built, scored = np.median(times, axis=0) * 1e3
+    return float(built), float(scored)
+
+
+def _opened(path: Path) -> CpuEngine:
+    return CpuEngine(Model(name=path.stem, path=path, sha256="", precision="fp32"), threads=1)
 
 
 def _trained(options: Options, seed: int, reporter: Reporter) -> _Trained:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from radrank.core.graph import GraphBatch, GraphSettings
 from radrank.core.layout import VectorLayout
-from radrank.core.ports import EngineManifest
+from radrank.core.ports import ArchiveMessages, EngineManifest
 from radrank.core.studies import Modality, View
 from radrank.core.vectors import Matrix, fused_by_study
 from radrank.datasets import Reader
@@ -93,6 +93,7 @@ class TorchReranker:
         self._model = model.eval()
         self._names = model.array_names
         self.settings = settings
+        self.messages: ArchiveMessages | None = None
         self.manifest = EngineManifest(sha256="", precision="fp32", runtime=f"torch {torch.__version__}")
 
     @torch.inference_mode()

@@ -44,6 +44,9 @@ RELATIONS = (
     Relation("query_candidate", QUERY, CANDIDATE),
 )
 ARCHIVE_RELATIONS = tuple(r for r in RELATIONS if r.source in list(Modality))
+TOLD_RELATIONS = tuple(r for r in ARCHIVE_RELATIONS if r.target == CANDIDATE)
+"""What they bring to a candidate does not depend on the query."""
+MESSAGES = "messages"
 
 DIRECTIONS = tuple((source, target) for source in Modality for target in Modality)
 
@@ -101,13 +104,17 @@ class Edges:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """The topology of one query's graph; node features are gathered when graphs become a batch."""
+    """The topology of one query's graph; node features are gathered when graphs become a batch.
+
+    messages: float32 [K, w], what stands for TOLD_RELATIONS, which have no edges then; None where they have
+    """
 
     query: Vector
     query_modality: Modality
     target: Modality
     candidates: Candidates
     edges: Mapping[str, Edges]
+    messages: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +127,15 @@ class GraphBatch:
     <relation>.idx: int64 [B, n of its target, k], places among the source's nodes (in the batch for archive items, in
     the graph for candidates), −1 where there is no edge; <relation>.weight: float32, alike
     base: float32 [B, K], first-stage cosines; mask: float32 [B, K], 1 for candidates, 0 for padding
+
+    Where a re-ranker reads messages, these stand for TOLD_RELATIONS, and the rest is laid out so that nothing is left
+    to gather:
+
+    messages: float32 [B, K, w], what candidates hear from the archive
+    image, report: float32 [B · k, 3 c], the archive items that queries hear from, in the order of their edges
+    query_image.weight, query_report.weight: float32 [B, 1, k], 0 where there is no edge; .mean: over their number
+    candidate_query.weight: float32 [B, K, 1]
+    candidate_candidate.dense [B, K, K], query_candidate.dense [B, 1, K]: float32, weights over their number as matrices
     """
 
     arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]]
@@ -130,6 +146,36 @@ class GraphBatch:
     def feed(self, names: Iterable[str]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """The arrays of these names; `<relation>.norm` is made when it is asked for, where it is not there."""
         return {name: self.arrays[name] if name in self.arrays else self._norm(name) for name in names}
+
+    def told(self, messages: NDArray[np.float32]) -> GraphBatch:
+        """The same, laid out for a re-ranker that reads messages [B, K, w]."""
+        heard = self.hearing(r for r in ARCHIVE_RELATIONS if r not in TOLD_RELATIONS)
+        arrays = {name: array for name, array in heard.arrays.items() if "." not in name}
+        edges = {
+            r.name: (
+                np.asarray(heard.arrays[f"{r.name}.idx"], dtype=np.int64),
+                np.asarray(heard.arrays[f"{r.name}.weight"], dtype=np.float32),
+            )
+            for r in RELATIONS
+            if r not in TOLD_RELATIONS
+        }
+        return GraphBatch(
+            arrays=arrays | _laid_out(edges, self.arrays["base"].shape[1]) | {MESSAGES: messages},
+            candidates=self.candidates,
+        )
+
+    def hearing(self, relations: Iterable[Relation]) -> GraphBatch:
+        """The same with these relations from the archive alone, and none but their items."""
+        kept = {r.name: r for r in relations}
+        others = {r.name for r in ARCHIVE_RELATIONS if r.name not in kept}
+        arrays = {name: array for name, array in self.arrays.items() if name.split(".")[0] not in others}
+        for m in Modality:
+            tables = {name: self.arrays[f"{name}.idx"].astype(np.int64, copy=False) for name in kept}
+            items, places = _copies(m, tables)
+            arrays |= places
+            arrays[m.value] = self.arrays[m.value].take(items, axis=0)
+        rows = {name: found for name, found in self.rows.items() if name in kept}
+        return GraphBatch(arrays=arrays, candidates=self.candidates, rows=rows)
 
     def _norm(self, name: str) -> NDArray[np.float32]:
         """w_ij / √(d_i d_j) with weighted degrees (Kipf & Welling 2017, eq. 2, over one relation). [B, n, k]"""
@@ -171,27 +217,20 @@ class GraphBuilder:
         candidates: Candidates,
         bridges: Mapping[Modality, Candidates],
         excluded: NDArray[np.int32] | Sequence[int] = (),
+        messages: NDArray[np.float32] | None = None,
     ) -> Graph:
         """The graph of one query.
 
         query: float32 [d], unit; candidates: rows of the gallery's target modality, best first
         bridges: the query's nearest archive items of each modality
         excluded: study indices that contribute no archive node
+        messages: float32 [K, w], in place of what candidates hear from the archive
         """
         settings, found = self.settings, len(candidates)
         shunned = np.asarray(excluded, dtype=np.int32)
         ranked = self.gallery[target]
-        edges: dict[str, Edges] = {}
+        edges = {} if messages is not None else self._told(target, candidates.rows, shunned)
         for m in Modality:
-            table = ranked.same if m is target else ranked.cross
-            edges[f"candidate_{m}"] = self._heard(
-                m,
-                table.rows.take(candidates.rows),
-                table.cosines.take(candidates.rows),
-                shunned,
-                settings.neighbours,
-                own=ranked.study.take(candidates.rows),
-            )
             near = bridges[m]
             edges[f"query_{m}"] = self._heard(
                 m, near.rows[None, :], near.cosines[None, :], shunned, settings.query_neighbours
@@ -204,7 +243,27 @@ class GraphBuilder:
         count = min(found, settings.query_candidates)
         first[0, :count], heard[0, :count] = np.arange(count), clipped[:count]
         edges["query_candidate"] = Edges(idx=first, weight=heard)
-        return Graph(query=query, query_modality=query_modality, target=target, candidates=candidates, edges=edges)
+        return Graph(
+            query=query,
+            query_modality=query_modality,
+            target=target,
+            candidates=candidates,
+            edges=edges,
+            messages=messages,
+        )
+
+    def around(self, target: Modality, rows: Rows, excluded: NDArray[np.int32] | Sequence[int] = ()) -> GraphBatch:
+        """TOLD_RELATIONS alone, into any of the gallery's items [n], as one graph: what messages are made of."""
+        edges = self._told(target, rows, np.asarray(excluded, dtype=np.int32))
+        width = bucket(len(rows), self.settings.candidate_buckets)
+        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
+        found: dict[str, NDArray[np.int64]] = {}
+        for name, each in edges.items():
+            found[name] = _stacked([each.idx], width, NO_ROW).astype(np.int64)
+            arrays[f"{name}.weight"] = _stacked([each.weight], width)
+        for m in Modality:
+            arrays[m.value] = self._copied(m, found, arrays)
+        return GraphBatch(arrays=arrays, candidates=(len(rows),), rows=found)
 
     def batch(self, graphs: Sequence[Graph], *, whole: bool = False) -> GraphBatch:
         """Pads graphs to a common bucket and gathers their nodes' features.
@@ -220,6 +279,10 @@ class GraphBuilder:
             "base": _stacked([g.candidates.cosines for g in graphs], width),
             "mask": _stacked([np.ones(len(g.candidates), dtype=np.float32) for g in graphs], width),
         }
+        messages = [g.messages for g in graphs if g.messages is not None]
+        if messages:
+            arrays |= self._told_arrays(graphs, width) | {MESSAGES: _stacked(messages, width)}
+            return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs))
         rows: dict[str, NDArray[np.int64]] = {}
         for relation in RELATIONS:
             name, targets = relation.name, 1 if relation.target == QUERY else width
@@ -231,6 +294,35 @@ class GraphBuilder:
         for m in Modality:
             arrays[m.value] = self.archive[m].facts.whole if whole else self._copied(m, rows, arrays)
         return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs), rows=rows)
+
+    def _told_arrays(self, graphs: Sequence[Graph], width: int) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+        """What a batch with messages has of edges and of archive items."""
+        edges = {}
+        for r in RELATIONS:
+            if r not in TOLD_RELATIONS:
+                each, targets = [g.edges[r.name] for g in graphs], 1 if r.target == QUERY else width
+                idx = _stacked([found.idx for found in each], targets, NO_ROW)
+                edges[r.name] = idx, _stacked([found.weight for found in each], targets)
+        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {**_laid_out(edges, width)}
+        for m in Modality:
+            arrays[m.value] = self._facts(m, np.maximum(edges[f"query_{m}"][0].ravel(), 0))
+        return arrays
+
+    def _told(self, target: Modality, rows: Rows, shunned: NDArray[np.int32]) -> dict[str, Edges]:
+        """The edges of TOLD_RELATIONS into the gallery's items [n]."""
+        ranked = self.gallery[target]
+        edges = {}
+        for m in Modality:
+            table = ranked.same if m is target else ranked.cross
+            edges[f"candidate_{m}"] = self._heard(
+                m,
+                table.rows.take(rows),
+                table.cosines.take(rows),
+                shunned,
+                self.settings.neighbours,
+                own=ranked.study.take(rows),
+            )
+        return edges
 
     def _heard(
         self,
@@ -263,21 +355,22 @@ class GraphBuilder:
     def _among(self, vectors: NDArray[np.float32]) -> Edges:
         """kNN edges between the candidates themselves. vectors: float32 [K, d]."""
         k, count = self.settings.neighbours, len(vectors)
-        idx = np.full((count, k), NO_ROW, dtype=np.int32)
-        weight = np.zeros(idx.shape, dtype=np.float32)
         near = min(k, count - 1)
-        if near > 0:
-            cosines = vectors @ vectors.T
-            np.fill_diagonal(cosines, -np.inf)
-            best = top_k(cosines, near)
-            idx[:, :near] = best
-            best += np.arange(0, count * count, count)[:, None]  # places in the whole of it
-            weight[:, :near] = _clipped(cosines.take(best))
-            if self._shuffles:
-                led = _shuffle(count)[idx[:, :near]]
-                itself = led == np.arange(count)[:, None]  # chance may lead back to where an edge ends
-                idx[:, :near] = np.where(itself, NO_ROW, led)
-                weight[:, :near][itself] = 0.0
+        if near <= 0:
+            return Edges(idx=np.full((count, k), NO_ROW, dtype=np.int32), weight=np.zeros((count, k), dtype=np.float32))
+        cosines = vectors @ vectors.T
+        cosines.reshape(-1)[:: count + 1] = -np.inf  # nobody is its own neighbour
+        best = top_k(cosines, near)
+        idx = best.astype(np.int32)
+        best += np.arange(0, count * count, count)[:, None]  # places in the whole of it
+        weight = _clipped(cosines.take(best))
+        if self._shuffles:
+            led = _shuffle(count)[idx]
+            itself = led == np.arange(count)[:, None]  # chance may lead back to where an edge ends
+            idx, weight = np.where(itself, NO_ROW, led).astype(np.int32), np.where(itself, np.float32(0.0), weight)
+        if near < k:
+            gap = ((0, 0), (0, k - near))
+            idx, weight = np.pad(idx, gap, constant_values=NO_ROW), np.pad(weight, gap)
         return Edges(idx=idx, weight=weight)
 
     def _copied(
@@ -290,48 +383,16 @@ class GraphBuilder:
 
         What stands where there is no edge is never read.
         """
-        taken, start = [], 0
-        for relation in ARCHIVE_RELATIONS:
-            if relation.source == m:
-                rows = rows_of[relation.name]
-                places = np.arange(start, start + rows.size, dtype=np.int64).reshape(rows.shape)
-                arrays[f"{relation.name}.idx"] = np.where(rows >= 0, places, NO_ROW)
-                taken.append(rows.ravel())
-                start += rows.size
+        items, places = _copies(m, rows_of)
+        arrays |= places
+        return self._facts(m, items)
+
+    def _facts(self, m: Modality, items: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Of archive items; zeros where there are none at all."""
         if not len(self.archive[m]):
-            return np.zeros((start, 3 * self.layout.beliefs_width), dtype=np.float32)
-        facts: NDArray[np.float32] = self.archive[m].facts.take(np.maximum(np.concatenate(taken), 0))
+            return np.zeros((len(items), 3 * self.layout.beliefs_width), dtype=np.float32)
+        facts: NDArray[np.float32] = self.archive[m].facts.take(items)
         return facts
-
-
-def batch_shapes(
-    layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of all arrays of a GraphBatch of this many graphs, padded to this many candidates; norms too."""
-    near, first = settings.query_neighbours, settings.query_candidates
-    width, degree = layout.beliefs_width, settings.neighbours
-    degrees = {
-        "candidate_image": degree,
-        "candidate_report": degree,
-        "candidate_candidate": degree,
-        "candidate_query": 1,
-        "query_image": near,
-        "query_report": near,
-        "query_candidate": first,
-    }
-    shapes: dict[str, tuple[int, ...]] = {
-        "direction": (graphs,),
-        "query": (graphs, width),
-        "candidate": (graphs, candidates, width),
-        "base": (graphs, candidates),
-        "mask": (graphs, candidates),
-    }
-    for m in Modality:
-        shapes[m.value] = (graphs * (candidates * degree + near), 3 * width)
-    for r in RELATIONS:
-        table = (graphs, 1 if r.target == QUERY else candidates, degrees[r.name])
-        shapes |= {f"{r.name}.{kind}": table for kind in ("idx", "weight", "norm")}
-    return shapes
 
 
 def bucket(size: int, buckets: Sequence[int]) -> int:
@@ -342,6 +403,56 @@ def bucket(size: int, buckets: Sequence[int]) -> int:
 def _shuffle(count: int) -> NDArray[np.int64]:
     """A permutation, the same for the same count."""
     return np.random.default_rng(count).permutation(count)
+
+
+def _laid_out(
+    edges: Mapping[str, tuple[NDArray[np.integer], NDArray[np.float32]]], width: int
+) -> dict[str, NDArray[np.float32]]:
+    """The weights of a batch with messages. edges: idx and weight [B, n, k] of all but TOLD_RELATIONS; width: K"""
+    arrays = {f"{name}.weight": edges[name][1] for name in ("query_image", "query_report", "candidate_query")}
+    for m in Modality:
+        idx, weight = edges[f"query_{m}"]
+        arrays[f"query_{m}.mean"] = _means(idx >= 0, weight)
+    for name in ("candidate_candidate", "query_candidate"):
+        idx, weight = edges[name]
+        there = idx >= 0
+        means = _means(there, weight)
+        dense = np.zeros((*idx.shape[:2], width), dtype=np.float32)
+        places = idx + np.arange(0, dense.size, width).reshape(*idx.shape[:2], 1)
+        if there.all():
+            dense.put(places, means)
+        else:
+            dense.put(places[there], means[there])
+        arrays[f"{name}.dense"] = dense
+    return arrays
+
+
+def _means(there: NDArray[np.bool_], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights [B, n, k] over how many edges a node has. there: where there is an edge"""
+    if there.all():
+        return weight * np.float32(1.0 / there.shape[2])
+    counts = np.maximum(there.sum(axis=2, keepdims=True, dtype=np.float32), np.float32(1.0))
+    means: NDArray[np.float32] = weight / counts
+    return means
+
+
+def _copies(
+    m: Modality, sources: Mapping[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """The sources of all edges from one modality's items, one after the other, and every edge's place among them.
+
+    sources: int64 [B, n, k] by relation, −1 where there is no edge. Returns int64 [edges], none negative, and places
+    by `<relation>.idx`.
+    """
+    taken, places, start = [np.empty(0, dtype=np.int64)], {}, 0
+    for relation in ARCHIVE_RELATIONS:
+        if relation.source == m and relation.name in sources:
+            found = sources[relation.name]
+            numbers = np.arange(start, start + found.size, dtype=np.int64).reshape(found.shape)
+            places[f"{relation.name}.idx"] = np.where(found >= 0, numbers, NO_ROW)
+            taken.append(found.ravel())
+            start += found.size
+    return np.maximum(np.concatenate(taken), 0), places
 
 
 def _stacked(parts: Sequence[NDArray[Any]], rows: int, padding: float = 0) -> NDArray[Any]:

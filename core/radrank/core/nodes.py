@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,7 @@ class Nodes:
     same, cross: kNN tables into the archive items of this and of the other modality
     normal: int8 [n], 1 normal, −1 abnormal, 0 unknown (0 throughout for a mere gallery)
     alive: bool [n], False for what was deleted or replaced since the snapshot
+    messages: by the key of what made them, those of the snapshot's rows, as the snapshot stands: float32 [rows, w]
     """
 
     modality: Modality
@@ -94,6 +95,7 @@ class Nodes:
     cross: Neighbours
     normal: NDArray[np.int8]
     alive: NDArray[np.bool_]
+    messages: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -124,6 +126,7 @@ class Nodes:
             cross=self.cross.after(base.cross),
             normal=np.concatenate([base.normal, self.normal]),
             alive=self.alive,
+            messages=base.messages,
         )
 
     def beliefs(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:

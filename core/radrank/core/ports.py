@@ -81,15 +81,41 @@ class IndexFactory(Protocol):
         ...
 
 
+class ArchiveMessages(Protocol):
+    """Makes of an item's archive neighbours what a re-ranker reads of them, the same for every query."""
+
+    @property
+    def key(self) -> str:
+        """Of all that messages depend on beside the archive: equal keys, equal messages. Fit for a file's name."""
+        ...
+
+    @property
+    def settings(self) -> GraphSettings: ...
+    def __call__(self, batch: GraphBatch) -> NDArray[np.float32]:
+        """float32 [B, n, w] of what `GraphBuilder.around` makes, or of a whole batch."""
+        ...
+
+
 class Reranker(Protocol):
-    """Scores candidates from their graph."""
+    """Scores candidates from their graph.
+
+    messages: None where it reads the candidates' archive neighbours itself, for every query
+    """
 
     @property
     def manifest(self) -> EngineManifest: ...
     @property
     def settings(self) -> GraphSettings: ...
+    @property
+    def messages(self) -> ArchiveMessages | None: ...
     def score(self, batch: GraphBatch) -> NDArray[np.float32]:
         """float32 [B, K]; padded slots hold anything."""
         ...
 
     def close(self) -> None: ...
+
+
+def messages_of(rerankers: Mapping[str, Reranker]) -> list[ArchiveMessages]:
+    """What makes messages for these re-rankers, each kind once."""
+    made = [reranker.messages for reranker in rerankers.values() if reranker.messages is not None]
+    return list({each.key: each for each in made}.values())

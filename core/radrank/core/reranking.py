@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from radrank.core.graph import Candidates, GraphBuilder
 from radrank.core.layout import VectorLayout
+from radrank.core.messages import MessageTables
 from radrank.core.nodes import Nodes
 from radrank.core.ports import EngineManifest, Reranker
 from radrank.core.studies import Modality
@@ -76,10 +77,16 @@ class Reranking:
             name: GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=reranker.settings)
             for name, reranker in rerankers.items()
         }
+        self._messages = {
+            name: MessageTables(nodes, self._builders[name], reranker.messages)
+            for name, reranker in rerankers.items()
+            if reranker.messages is not None
+        }
 
     def __call__(self, shortlist: Shortlist) -> Reranked:
         """Raises Unavailable, Overloaded and DeadlineTooShort of an engine on another host."""
         reranker, builder = self._rerankers[shortlist.reranker], self._builders[shortlist.reranker]
+        messages = self._messages.get(shortlist.reranker)
         watch = Stopwatch()
         graph = builder.build(
             query=shortlist.query,
@@ -88,6 +95,7 @@ class Reranking:
             candidates=shortlist.candidates,
             bridges=shortlist.bridges,
             excluded=shortlist.excluded,
+            messages=messages(shortlist.target, shortlist.candidates.rows, shortlist.excluded) if messages else None,
         )
         batch = builder.batch([graph])
         graph_us = watch.lap()

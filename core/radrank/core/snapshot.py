@@ -3,7 +3,7 @@
 SNAPSHOTS/CURRENT                    the name of the directory in use
 SNAPSHOTS/00000042-1f3a…/manifest.json
                          studies/    ids, patients, normal, dates, labels
-                         image/      vectors, facts, study, view, views, positions, kNN tables, index
+                         image/      vectors, facts, study, view, views, positions, kNN tables, messages, index
                          report/     the same, without view, views and positions
 
 A study is at most one item of each modality: its images are searched as one vector, made of all of them.
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from radrank.core.columns import StudyColumns
 from radrank.core.errors import Mismatch, NotFound
 from radrank.core.files import check_files, file_table, publish, replace_text, sha256_of, write_json
-from radrank.core.graph import GraphSettings
+from radrank.core.graph import GraphBuilder, GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.nodes import Column, Neighbours, Nodes, facts_of, neighbour_table, paired_rows
 from radrank.core.pages import MappedFiles
-from radrank.core.ports import CandidateIndex, IndexFactory, Progress
+from radrank.core.ports import ArchiveMessages, CandidateIndex, IndexFactory, Progress
 from radrank.core.records import Record
 from radrank.core.studies import Modality, Study
 from radrank.core.vectors import Matrix, Vector, exact_neighbours
@@ -39,6 +39,8 @@ from radrank.core.vectors import Matrix, Vector, exact_neighbours
 SCHEMA_VERSION = 4  # 1 held an item for each image, 2 had no beliefs, 3 had them apart from pairs and findings
 _CURRENT = "CURRENT"
 _IMAGE_COLUMNS: Mapping[str, type[np.integer]] = {"positions": np.int32, "view": np.int8, "views": np.uint8}
+_MESSAGES = "messages-"
+_BLOCK = 1_000  # items whose messages are made at once
 _EXACT_TABLES = 20_000  # up to here a full scan makes the tables in seconds, and they are exact
 
 
@@ -151,11 +153,13 @@ def build_snapshot(
     layout: VectorLayout,
     graph: GraphSettings,
     factory: IndexFactory,
+    messages: Iterable[ArchiveMessages] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Builds a snapshot and makes it the current one. Returns its directory.
 
-    records: sorted by the UTF-8 bytes of their study ids; sequence: the archive's last change that is in them.
+    records: sorted by the UTF-8 bytes of their study ids; sequence: the archive's last change that is in them
+    messages: the kinds that it is to hold for its items; what it lacks is made for every search
     """
     home.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
@@ -164,11 +168,15 @@ def build_snapshot(
         for step, m in enumerate(Modality):
             _index(building / m.value, factory)
             if progress:
-                progress(step + 1, 4)
+                progress(step + 1, 5)
         for step, m in enumerate(Modality):
             _write_tables(building, m, factory, graph)
             if progress:
-                progress(step + 3, 4)
+                progress(step + 3, 5)
+        for make in messages:
+            _write_messages(building, layout, make)
+        if progress:
+            progress(5, 5)
         manifest = {
             "schema": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -290,6 +298,16 @@ def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: Gra
         np.save(building / m.value / f"{name}_cosines.npy", table[1])
 
 
+def _write_messages(building: Path, layout: VectorLayout, make: ArchiveMessages) -> None:
+    nodes = open_nodes(building, MappedFiles())
+    builder = GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=make.settings)
+    for m, found in nodes.items():
+        blocks = [np.arange(at, min(at + _BLOCK, len(found))) for at in range(0, len(found), _BLOCK)]
+        if blocks:
+            told = [make(builder.around(m, rows))[0, : len(rows)] for rows in blocks]
+            np.save(building / m.value / f"{_MESSAGES}{make.key}.npy", np.concatenate(told))
+
+
 def _save_columns(folder: Path, columns: StudyColumns) -> None:
     folder.mkdir()
     for name in ("ids", "patients", "normal", "dates"):
@@ -341,6 +359,7 @@ def _load_nodes(folder: Path, m: Modality, normal: NDArray[np.int8], files: Mapp
         cross=_load_table(folder, "cross", files),
         normal=normal[study],
         alive=np.ones(len(study), dtype=np.bool_),
+        messages={path.stem.removeprefix(_MESSAGES): files.open(path) for path in folder.glob(f"{_MESSAGES}*.npy")},
     )
 
 

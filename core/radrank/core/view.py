@@ -275,6 +275,7 @@ class View:
                 cross=extended(nodes.cross, m, m.other),
                 normal=normal[study[m]],
                 alive=alive[study[m]],
+                messages=nodes.messages,
             )
         return joined
 

@@ -10,22 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.files import check_files
-from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.graph import MESSAGES, TOLD_RELATIONS, GraphBatch, GraphSettings
 from radrank.core.ports import EngineManifest, Reranker
 from radrank.engines.encoder import BundleEncoder
 from radrank.engines.engine import Engine
 from radrank.engines.manifest import BundleManifest, read_manifest
-from radrank.engines.models import RERANKER, models
+from radrank.engines.models import GRAPHS, MESSAGES_OF, RERANKER, models
 from radrank.engines.parity import read_golden, read_reranker_golden
 from radrank.engines.runtimes import PLAIN, EngineSettings
 from radrank.engines.selection import Selection
 
 
+class EngineMessages:
+    """core's ArchiveMessages over one engine. key: of its ONNX file and of how many neighbours it reads."""
+
+    def __init__(self, engine: Engine, sha256: str, settings: GraphSettings) -> None:
+        """sha256: of its ONNX file"""
+        self.settings = settings
+        self.key = f"{sha256[:12]}-{settings.neighbours}"
+        self._engine = engine
+        self._inputs = tuple(given.name for given in engine.inputs)
+
+    def __call__(self, batch: GraphBatch) -> NDArray[np.float32]:
+        messages: NDArray[np.float32] = self._engine.run(batch.feed(self._inputs))["messages"]
+        return messages
+
+
 class EngineReranker:
     """core's Reranker over one engine."""
 
-    def __init__(self, engine: Engine, settings: GraphSettings) -> None:
+    def __init__(self, engine: Engine, settings: GraphSettings, messages: EngineMessages | None = None) -> None:
         self.settings = settings
+        self.messages = messages
         self._engine = engine
         self._inputs = tuple(given.name for given in engine.inputs)
 
@@ -34,6 +50,9 @@ class EngineReranker:
         return self._engine.manifest
 
     def score(self, batch: GraphBatch) -> NDArray[np.float32]:
+        """Of a batch with or without messages: what is missing is made."""
+        if self.messages is not None and MESSAGES not in batch.arrays:
+            batch = batch.told(self.messages(batch.hearing(TOLD_RELATIONS)))
         scores: NDArray[np.float32] = self._engine.run(batch.feed(self._inputs))["scores"]
         return scores
 
@@ -42,11 +61,15 @@ class EngineReranker:
 
 
 def rerankers_of(manifest: BundleManifest, engines: Mapping[str, Engine]) -> Mapping[str, EngineReranker]:
-    """A bundle's re-rankers by name, each on its engine and with the graph that it was trained on."""
-    return {
-        name: EngineReranker(engines[RERANKER + name], replace(manifest.graph, shuffled=entry.shuffled))
-        for name, entry in manifest.rerankers.items()
-    }
+    """A bundle's re-rankers by name, each on its engines and with the graph that it was trained on."""
+    found = {}
+    for name, entry in manifest.rerankers.items():
+        settings, messages = replace(manifest.graph, shuffled=entry.shuffled), None
+        if entry.messages is not None:
+            sha256 = str(manifest.files[entry.messages.file]["sha256"])
+            messages = EngineMessages(engines[MESSAGES_OF + name], sha256, settings)
+        found[name] = EngineReranker(engines[RERANKER + name], settings, messages)
+    return found
 
 
 class Bundle:
@@ -99,9 +122,9 @@ def open_rerankers(path: Path) -> tuple[Mapping[str, Reranker], str]:
     Raises as `open_bundle` and `Bundle.warm_up` do.
     """
     manifest, sha256 = read_manifest(path, models=False)
-    check_files(path, {entry.file: manifest.files[entry.file] for entry in manifest.rerankers.values()})
+    check_files(path, {file: manifest.files[file] for entry in manifest.rerankers.values() for file in entry.files})
     settings = EngineSettings(runtime=PLAIN)
     found = models(path, manifest, batches=(settings.batch,))
-    selection = Selection({name: model for name, model in found.items() if name.startswith(RERANKER)}, settings)
+    selection = Selection({name: model for name, model in found.items() if name.startswith(GRAPHS)}, settings)
     selection.choose(read_reranker_golden(path / manifest.golden))
     return rerankers_of(manifest, selection.slots), sha256

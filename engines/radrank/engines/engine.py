@@ -30,7 +30,7 @@ class TensorSpec:
 class Model:
     """A model of a bundle, before a runtime opens it.
 
-    name: image_encoder, text_encoder or reranker_<name>; path, sha256: of its ONNX file
+    name: image_encoder, text_encoder, reranker_<name> or messages_<name>; path, sha256: of its ONNX file
     buckets: the shapes that it is asked with, smallest first; one engine serves all of them
     """
 

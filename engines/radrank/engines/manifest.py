@@ -6,6 +6,8 @@ BUNDLE/bundle.json            this manifest, with the sha256 of every other file
        tokenizer.json         of the tokenizers library
        classifier.npz         <modality>_weight [d], <modality>_bias: logit of an abnormal study
        reranker_<name>.onnx   a GraphBatch's arrays → scores float32 [B, K]
+       messages_<name>.onnx   those of what candidates hear from the archive → messages float32 [B, K, w], where the
+                              re-ranker reads these instead
        golden.npz             made-up queries and what the trained model answers
 """
 
@@ -46,12 +48,35 @@ class TextEncoderEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MessagesEntry:
+    """inputs: as a re-ranker's; width: numbers that each candidate is told."""
+
+    file: str
+    inputs: tuple[str, ...]
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RerankerEntry:
-    """inputs: names of GraphBatch arrays, in the order of the ONNX inputs; shuffled: reads a graph whose edges are."""
+    """inputs: names of GraphBatch arrays, in the order of the ONNX inputs; shuffled: reads a graph whose edges are;
+    messages: what makes those that it reads."""
 
     file: str
     inputs: tuple[str, ...]
     shuffled: bool = False
+    messages: MessagesEntry | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Of its models."""
+        return (self.file,) if self.messages is None else (self.file, self.messages.file)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> RerankerEntry:
+        """Raises KeyError or TypeError where fields are missing or unknown."""
+        told = found.get("messages")
+        messages = MessagesEntry(**{**told, "inputs": tuple(told["inputs"])}) if told else None
+        return cls(**{**found, "inputs": tuple(found["inputs"]), "messages": messages})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +114,7 @@ class BundleManifest:
     @property
     def model_files(self) -> list[str]:
         """Those that a runtime opens; the others are read here."""
-        return [self.image.file, self.text.file, *(entry.file for entry in self.rerankers.values())]
+        return [self.image.file, self.text.file, *(file for entry in self.rerankers.values() for file in entry.files)]
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA_VERSION, **asdict(self)}
@@ -98,10 +123,7 @@ class BundleManifest:
     def from_json(cls, found: Mapping[str, Any]) -> BundleManifest:
         """Raises KeyError or TypeError where fields are missing or unknown."""
         values = {name: value for name, value in found.items() if name != "schema"}
-        rerankers = {
-            name: RerankerEntry(**{**entry, "inputs": tuple(entry["inputs"])})
-            for name, entry in values["rerankers"].items()
-        }
+        rerankers = {name: RerankerEntry.from_json(entry) for name, entry in values["rerankers"].items()}
         text = TextEncoderEntry(**{**values["text"], "buckets": tuple(values["text"]["buckets"])})
         return cls(
             **{

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import Mismatch
+from radrank.core.graph import TOLD_RELATIONS, GraphBatch
 from radrank.engines.engine import Engine, Feed
-from radrank.engines.models import IMAGE_ENCODER, RERANKER, TEXT_ENCODER
+from radrank.engines.models import IMAGE_ENCODER, MESSAGES_OF, RERANKER, TEXT_ENCODER
 
 TOP = 10
 LEAST = 0.98
 """Of both figures: what a rounding to half precision keeps, and broken weights don't."""
 TOLERANCE = 1e-3
 """Of fp32 answers: other machines round otherwise, other weights answer otherwise."""
-_GRAPH, _SCORES = "graph/", "scores/"
+_GRAPH, _MESSAGES, _SCORES = "graph/", "messages/", "scores/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,8 @@ class Agreement:
 class Golden:
     """Golden queries of one model: what it is asked with, and what fp32 answered.
 
-    gallery: float32 [n, d] for an encoder, whose vectors rank it; None for a re-ranker, whose answers are scores
+    gallery: float32 [n, d] for an encoder, whose vectors rank it, and for messages, which rank others; None for a
+    re-ranker, whose answers are scores
     """
 
     feeds: tuple[Feed, ...]
@@ -69,7 +71,7 @@ class Golden:
 
     def _rankings(self, answers: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         if self.gallery is not None:
-            yield from answers @ self.gallery.T
+            yield from answers.reshape(-1, answers.shape[-1]) @ self.gallery.T
         elif self.mask is not None:
             yield from (row[kept > 0] for row, kept in zip(answers, self.mask, strict=True))
 
@@ -133,14 +135,25 @@ def read_golden(path: Path, tokens: Any) -> Mapping[str, Golden]:
 
 
 def read_reranker_golden(path: Path) -> dict[str, Golden]:
-    """Of every re-ranker of a bundle, from its golden.npz."""
+    """Of every re-ranker of a bundle, and of what makes their messages, from its golden.npz."""
     with np.load(path) as stored:
-        kept = {name: stored[name] for name in stored.files if name.startswith((_GRAPH, _SCORES))}
-    stacked = {name.removeprefix(_GRAPH): array for name, array in kept.items() if name.startswith(_GRAPH)}
-    graphs = tuple({name: array[row] for name, array in stacked.items()} for row in range(len(stacked["mask"])))
-    mask = np.concatenate([feed["mask"] for feed in graphs])
-    return {
-        RERANKER + name.removeprefix(_SCORES): Golden(feeds=graphs, expected=scores, gallery=None, mask=mask)
-        for name, scores in kept.items()
-        if name.startswith(_SCORES)
-    }
+        graph, messages, scores = (_below(stored, part) for part in (_GRAPH, _MESSAGES, _SCORES))
+    batches = [
+        GraphBatch(arrays={name: array[row] for name, array in graph.items()}, candidates=())
+        for row in range(len(graph["mask"]))
+    ]
+    mask = np.concatenate(list(graph["mask"]))
+    found = {}
+    for name, expected in scores.items():
+        feeds = tuple(batch.arrays for batch in batches)
+        if name in messages:
+            heard = tuple(batch.hearing(TOLD_RELATIONS).arrays for batch in batches)
+            found[MESSAGES_OF + name] = Golden(feeds=heard, expected=messages[name], gallery=messages[name][0])
+            told = [batch.told(each[None]) for batch, each in zip(batches, messages[name], strict=True)]
+            feeds = tuple(batch.arrays for batch in told)
+        found[RERANKER + name] = Golden(feeds=feeds, expected=expected, gallery=None, mask=mask)
+    return found
+
+
+def _below(stored: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}

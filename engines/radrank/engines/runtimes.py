@@ -12,7 +12,7 @@ from radrank.core.ports import EngineManifest
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import FP32, converted
 from radrank.engines.engine import Engine, Model
-from radrank.engines.models import RERANKER
+from radrank.engines.models import GRAPHS, MESSAGES_OF
 from radrank.engines.plans import plans_of
 
 AUTO, TRITON = "auto", "triton"
@@ -62,7 +62,7 @@ Opener = Callable[[Model, EngineSettings], Engine]
 def _onnxruntime_cpu(model: Model, settings: EngineSettings) -> Engine:
     from radrank.engines.onnxruntime import CpuEngine
 
-    small = model.name.startswith(RERANKER)
+    small = model.name.startswith(GRAPHS)
     # A re-ranker's graph is small: a second thread costs it more than it brings, and int8 more than it saves.
     threads = 1 if small else settings.threads or len(os.sched_getaffinity(0))
     precision = settings.precision or model.precision
@@ -73,6 +73,8 @@ def _onnxruntime_gpu(name: str) -> Opener:
     def opened(model: Model, settings: EngineSettings) -> Engine:
         from radrank.engines.onnxruntime_gpu import GpuEngine
 
+        if model.name.startswith(MESSAGES_OF):
+            return _onnxruntime_cpu(model, settings)  # few are made for a search, and a snapshot's come from here too
         kept = settings.plans_for(model)
         engine = GpuEngine(converted(kept, model, settings.precision or GPU_PRECISION), name, kept=kept)
         return Batching(engine, most=settings.batch, delay=settings.batch_delay)
@@ -84,6 +86,8 @@ def _tensorrt(flavour: str) -> Opener:
     def opened(model: Model, settings: EngineSettings) -> Engine:
         from radrank.engines.tensorrt import TensorRTEngine
 
+        if model.name.startswith(MESSAGES_OF) and settings.runtime == AUTO:
+            raise Unavailable("messages are made on the CPU where there is another runtime")
         precision = settings.precision or GPU_PRECISION
         engine = TensorRTEngine(
             model, precision=precision, flavour=flavour, plans=settings.plans_for(model), lanes=_LANES
@@ -96,7 +100,7 @@ def _tensorrt(flavour: str) -> Opener:
 def _openvino(model: Model, settings: EngineSettings) -> Engine:
     from radrank.engines.openvino import OpenVinoEngine
 
-    if model.name.startswith(RERANKER):
+    if model.name.startswith(GRAPHS):
         if settings.runtime == AUTO:
             raise Unavailable("a re-ranker's graph is small: ONNX Runtime answers sooner")
         return _onnxruntime_cpu(model, settings)

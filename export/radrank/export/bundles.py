@@ -14,10 +14,19 @@ import numpy as np
 from radrank.core.errors import InvalidQuery
 from radrank.core.files import file_table, publish, write_json
 from radrank.core.graph import GraphSettings
+from radrank.core.layout import VectorLayout
 from radrank.core.ranking import OFF
 from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
-from radrank.engines.manifest import MANIFEST, BundleManifest, ImageEncoderEntry, RerankerEntry, TextEncoderEntry
+from radrank.engines.manifest import (
+    MANIFEST,
+    BundleManifest,
+    ImageEncoderEntry,
+    MessagesEntry,
+    RerankerEntry,
+    TextEncoderEntry,
+)
+from radrank.engines.models import MESSAGES_OF, RERANKER
 from radrank.export.golden import golden_queries, random_batch
 from radrank.export.onnx import ImageEncoder, TextEncoder, export_image_encoder, export_reranker, export_text_encoder
 from radrank.training.backbones import Backbone
@@ -52,7 +61,7 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
     to.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=to.parent))
     try:
-        _write_files(building, backbone, inputs, heads, models, graph, tell)
+        rerankers = _write_files(building, backbone, inputs, heads, models, graph, tell)
         manifest = BundleManifest(
             name=name or to.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,12 +76,7 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
                 buckets=backbone.text_buckets,
             ),
             classifier="classifier.npz",
-            rerankers={
-                kind: RerankerEntry(
-                    file=f"reranker_{kind}.onnx", inputs=tuple(model.array_names), shuffled=model.shape.variant.shuffled
-                )
-                for kind, model in models.items()
-            },
+            rerankers=rerankers,
             default_reranker=default or best,
             graph=graph,
             golden="golden.npz",
@@ -109,7 +113,7 @@ def _write_files(
     models: dict[str, GraphReranker],
     graph: GraphSettings,
     tell: Step,
-) -> None:
+) -> dict[str, RerankerEntry]:
     image, text = ImageEncoder(backbone, inputs, heads), TextEncoder(backbone, inputs, heads)
     tell("image encoder")
     export_image_encoder(image, backbone.preprocessing.image_size, building / "image_encoder.onnx")
@@ -117,17 +121,31 @@ def _write_files(
     export_text_encoder(text, backbone, building / "text_encoder.onnx")
     (building / "tokenizer.json").write_text(backbone.tokenizer_json, encoding="utf-8")
     np.savez(building / "classifier.npz", allow_pickle=False, **heads.classifier_arrays())
-    rng = np.random.default_rng(0)
+    rerankers = {}
     for kind, model in models.items():
         tell(f"re-ranker {kind}")
-        batches = [
-            random_batch(rng, heads.layout, graph, graphs=graphs, candidates=candidates)
-            for graphs, candidates in ((2, 40), (1, 100), (5, 25))
-        ]
-        examples = [dict(batch.feed(model.array_names)) for batch in batches]
-        export_reranker(model, examples, building / f"reranker_{kind}.onnx")
+        rerankers[kind] = _write_reranker(building, kind, model, heads.layout, graph)
     golden = golden_queries(backbone, {Modality.IMAGE: image, Modality.REPORT: text}, heads.layout, models, graph)
     np.savez(building / "golden.npz", allow_pickle=False, **golden)
+    return rerankers
+
+
+def _write_reranker(
+    building: Path, kind: str, model: GraphReranker, layout: VectorLayout, graph: GraphSettings
+) -> RerankerEntry:
+    rng = np.random.default_rng(0)
+    examples = [
+        random_batch(rng, layout, graph, graphs=graphs, candidates=candidates)
+        for graphs, candidates in ((2, 40), (1, 100), (5, 25))
+    ]
+    file, apart = f"{RERANKER}{kind}.onnx", f"{MESSAGES_OF}{kind}.onnx"
+    width = export_reranker(model, examples, building / file, building / apart)
+    return RerankerEntry(
+        file=file,
+        inputs=tuple(model.input_names),
+        shuffled=model.shape.variant.shuffled,
+        messages=MessagesEntry(file=apart, inputs=tuple(model.message_names), width=width) if width else None,
+    )
 
 
 def _best(trained: dict[str, dict[str, Any]]) -> str:

@@ -27,11 +27,20 @@ _ARCHIVE, _GALLERY = 80, 40  # studies of a random world
 
 
 def random_batch(
-    rng: np.random.Generator, layout: VectorLayout, settings: GraphSettings, *, graphs: int, candidates: int
+    rng: np.random.Generator,
+    layout: VectorLayout,
+    settings: GraphSettings,
+    *,
+    graphs: int,
+    candidates: int,
+    messages: int = 0,
 ) -> GraphBatch:
-    """All of `random_graphs` as one batch."""
+    """All of `random_graphs` as one batch. messages: numbers of each candidate's, random too; 0 for none."""
     builder, built = random_graphs(rng, layout, settings, graphs=graphs, candidates=candidates)
-    return builder.batch(built)
+    batch = builder.batch(built)
+    if not messages:
+        return batch
+    return batch.told(rng.random((*batch.arrays["base"].shape, messages), dtype=np.float32))
 
 
 def random_graphs(
@@ -116,6 +125,8 @@ def golden_queries(
     feeds = [batch.feed(names) for batch in batches]
     golden |= {f"graph/{name}": np.stack([feed[name] for feed in feeds]) for name in names}
     for kind, model in rerankers.items():
-        answers = [model({name: torch.from_numpy(array) for name, array in feed.items()}) for feed in feeds]
-        golden[f"scores/{kind}"] = torch.cat(answers).numpy()
+        given = [{name: torch.from_numpy(array) for name, array in feed.items()} for feed in feeds]
+        golden[f"scores/{kind}"] = torch.cat([model(feed) for feed in given]).numpy()
+        if model.shape.variant.apart:
+            golden[f"messages/{kind}"] = torch.cat([model.messages(feed) for feed in given]).numpy()
     return golden

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from radrank.core.errors import Mismatch
-from radrank.core.graph import CANDIDATE
+from radrank.core.graph import CANDIDATE, MESSAGES, TOLD_RELATIONS, GraphBatch
 from radrank.core.studies import Modality
 from radrank.engines.engine import Model
 from radrank.engines.onnxruntime import CpuEngine
@@ -56,16 +56,18 @@ class TextEncoder(nn.Module):
 
 
 class _Positional(nn.Module):
-    """A re-ranker that takes its arrays one by one, as ONNX inputs come."""
+    """A re-ranker, or what makes its messages, that takes its arrays one by one, as ONNX inputs come."""
 
-    def __init__(self, model: GraphReranker) -> None:
+    def __init__(self, model: GraphReranker, names: Sequence[str], *, messages: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.names = model.array_names
+        self.names = names
+        self.messages = messages
 
     def forward(self, *arrays: Tensor) -> Tensor:
-        scores: Tensor = self.model(dict(zip(self.names, arrays, strict=True)))
-        return scores
+        given = dict(zip(self.names, arrays, strict=True))
+        answer: Tensor = self.model.messages(given) if self.messages else self.model(given)
+        return answer
 
 
 def export_image_encoder(model: ImageEncoder, size: int, path: Path) -> None:
@@ -100,19 +102,39 @@ def export_text_encoder(model: TextEncoder, backbone: Backbone, path: Path) -> N
         _check(model, path, {"ids": ids})
 
 
-def export_reranker(model: GraphReranker, examples: Sequence[Mapping[str, NDArray[np.generic]]], path: Path) -> None:
-    """examples: arrays of several GraphBatches of different sizes; the first shapes the export, all check it."""
-    names = model.array_names
+def export_reranker(
+    model: GraphReranker, examples: Sequence[GraphBatch], path: Path, messages: Path | None = None
+) -> int:
+    """examples: several of different sizes; the first shapes the export, all check it.
+
+    messages: where the file goes that makes them, for a re-ranker that reads them. Returns their width, 0 without them.
+    """
+    if not model.shape.variant.apart:
+        _export_graph(_Positional(model, model.input_names), examples, path, "scores")
+        return 0
+    if messages is None:
+        raise ValueError(f"{model.shape.name} reads messages: name the file of what makes them")
+    heard = [batch.hearing(TOLD_RELATIONS) for batch in examples]
+    maker = _Positional(model, model.message_names, messages=True)
+    _export_graph(maker, heard, messages, MESSAGES)
+    made = [_answer(maker, batch.feed(maker.names)) for batch in heard]
+    told = [batch.told(each) for batch, each in zip(examples, made, strict=True)]
+    _export_graph(_Positional(model, model.input_names), told, path, "scores")
+    return int(made[0].shape[2])
+
+
+def _export_graph(model: _Positional, examples: Sequence[GraphBatch], path: Path, output: str) -> None:
     dims = {
         "batch": Dim("batch", min=1, max=_MOST_BATCH),
         "items": Dim("items", min=2, max=1 << 20),
         "candidates": Dim("candidates", min=2, max=4096),
     }
-    shapes = tuple(_dynamic(name, dims) for name in names)
-    arrays = tuple(torch.from_numpy(np.asarray(examples[0][name])) for name in names)
-    _export(_Positional(model), arrays, path, inputs=list(names), output="scores", shapes={"arrays": shapes})
-    for example in examples:
-        _check(_Positional(model), path, {name: np.asarray(example[name]) for name in names})
+    feeds = [batch.feed(model.names) for batch in examples]
+    shapes = tuple(_dynamic(name, dims) for name in model.names)
+    first = tuple(map(torch.from_numpy, feeds[0].values()))
+    _export(model, first, path, inputs=list(model.names), output=output, shapes={"arrays": shapes})
+    for feed in feeds:
+        _check(model, path, feed)
 
 
 def _dynamic(name: str, dims: Mapping[str, Dim]) -> dict[int, Dim]:
@@ -120,8 +142,10 @@ def _dynamic(name: str, dims: Mapping[str, Dim]) -> dict[int, Dim]:
     if name in list(Modality):
         return {0: dims["items"]}
     axes = {0: dims["batch"]}
-    if name in ("base", "mask") or name.split("_")[0] == CANDIDATE:
+    if name in ("base", "mask", MESSAGES) or name.split("_")[0] == CANDIDATE:
         axes[1] = dims["candidates"]
+    if name.endswith(".dense"):
+        axes[2] = dims["candidates"]
     return axes
 
 
@@ -162,11 +186,17 @@ def _export(
 
 def _check(model: nn.Module, path: Path, feed: Mapping[str, NDArray[np.generic]]) -> None:
     """Raises Mismatch where ONNX Runtime and torch differ by more than TOLERANCE."""
-    with torch.inference_mode():
-        expected = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
+    expected = _answer(model, feed)
     engine = CpuEngine(Model(name=path.stem, path=path, sha256="", precision="fp32"), threads=1)
     found = next(iter(engine.run(feed).values()))
     engine.close()
     worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
     if not worst <= TOLERANCE:  # NaN, on either side, is no answer
         raise Mismatch(f"{path.name} against torch", f"differences up to {TOLERANCE}", f"{worst:.3g}")
+
+
+def _answer(model: nn.Module, feed: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """Of the torch module."""
+    with torch.inference_mode():
+        answer: NDArray[np.float32] = model(*(torch.from_numpy(array) for array in feed.values())).numpy()
+    return answer

@@ -71,7 +71,7 @@ def build(
         if reader is not None:
             _import(store, engines, reader, strict=strict)
         factory = matching_factory(home.snapshots, settings.index)
-        with _bar("snapshot", 4, unit="steps") as step:
+        with _bar("snapshot", 5, unit="steps") as step:
             path = build_snapshot(store, home.snapshots, engines, factory, progress=lambda _done, _total: step())
         prune(home.snapshots, keep=[path])
         store.forget_deletions(store.sequence)

@@ -16,7 +16,7 @@ from radrank.core.archive import Archive
 from radrank.core.errors import Mismatch, NotFound, Unavailable
 from radrank.core.graph import GraphSettings
 from radrank.core.live import Live, Shared
-from radrank.core.ports import Encoder, IndexFactory, Progress, Reranker
+from radrank.core.ports import Encoder, IndexFactory, Progress, Reranker, messages_of
 from radrank.core.ranking import Ranker
 from radrank.core.records import Record
 from radrank.core.snapshot import SCHEMA_VERSION, Snapshot, build_snapshot, current, open_snapshot, prune
@@ -94,6 +94,7 @@ class Library:
         check_space(self.archive, engines, home.root)
         snapshot = self._opened(ready_snapshot(self.archive, home.snapshots, engines, factory))
         prune(home.snapshots, keep=[snapshot.value.path])
+        _tell_of_missing(snapshot.value, engines, home.root)
         self._view = replayed(View.of(snapshot.value, engines.graph), self.archive)
         self._snapshot = snapshot
         self._live = Live(self._edition())
@@ -195,6 +196,16 @@ class Library:
             raise Unavailable("closing")
 
 
+def _tell_of_missing(snapshot: Snapshot, engines: Engines, root: Path) -> None:
+    """Says so where the snapshot was built for other re-rankers: what it does not hold is made for every search."""
+    held = {key for items in snapshot.items.values() for key in items.nodes.messages}
+    if len(snapshot.columns) and any(make.key not in held for make in messages_of(engines.rerankers)):
+        cure = f"radrank index build --bundle {engines.path} --archive {root}"
+        _log.warning(
+            "the snapshot has no messages for this bundle's re-rankers, so searches are slower; cure: %s", cure
+        )
+
+
 def check_space(archive: Archive, engines: Engines, root: Path) -> None:
     """Raises Mismatch where the archive's vectors are not in the engines' space."""
     if archive.encoder not in (None, engines.encoder_id):
@@ -256,6 +267,7 @@ def build(
         layout=engines.encoder.layout,
         graph=engines.graph,
         factory=factory,
+        messages=messages_of(engines.rerankers),
         progress=told,
     )
 

@@ -28,10 +28,12 @@ from radrank.core.graph import (
     CANDIDATE,
     DIRECTIONS,
     RELATIONS,
+    TOLD_RELATIONS,
     Candidates,
-    batch_shapes,
+    Graph,
     bucket,
 )
+from radrank.core.shapes import around_shapes, batch_shapes, told_shapes
 from radrank.core.studies import Modality
 
 
@@ -215,3 +217,80 @@ def test_norm_is_made_where_it_is_not_there_and_never_kept():
     stored = np.zeros((1, 4, 2), np.float32)
     kept = replace(batch, arrays={**batch.arrays, "candidate_image.norm": stored})
     assert kept.feed(["candidate_image.norm"])["candidate_image.norm"] is stored
+
+
+def told(graph: Graph, messages: np.ndarray) -> Graph:
+    """The graph as it is built where messages stand for what its candidates hear from the archive."""
+    names = [r.name for r in TOLD_RELATIONS]
+    edges = {name: found for name, found in graph.edges.items() if name not in names}
+    return replace(graph, edges=edges, messages=messages[: len(graph.candidates)])
+
+
+def test_a_batch_with_messages_is_the_same_built_so_or_made_of_a_whole_one():
+    builder = builder_of()
+    graphs = [builder.build(**asked) for asked in asked_at_random(12)]
+    whole = builder.batch(graphs)
+    messages = np.random.default_rng(0).random((*whole.arrays["base"].shape, 5), dtype=np.float32)
+    messages *= whole.arrays["mask"][:, :, None]
+    built = builder.batch([told(graph, each) for graph, each in zip(graphs, messages, strict=True)])
+    made = whole.told(messages)
+    assert set(built.arrays) == set(made.arrays)
+    assert not [name for name in built.arrays if name.endswith(".idx")]
+    near = builder.settings.query_neighbours
+    for name, array in built.arrays.items():
+        other = made.arrays[name]
+        if name in list(Modality):
+            assert len(array) == len(graphs) * near
+            there = whole.arrays[f"query_{name}.idx"].ravel() >= 0
+            array, other = array[there], other[there]  # what stands where there is no edge is never read
+        np.testing.assert_array_equal(array, other, err_msg=name)
+
+
+def test_matrices_hold_the_mean_of_every_edge_at_its_place():
+    builder = builder_of()
+    whole = builder.batch([build(builder), build(builder, k=3)])
+    made = whole.told(np.zeros((2, 4, 1), np.float32)).arrays
+    for name in ("candidate_candidate", "query_candidate"):
+        idx, weight = whole.arrays[f"{name}.idx"], whole.arrays[f"{name}.weight"]
+        expected = np.zeros((*idx.shape[:2], 4))
+        for b, n, k in np.argwhere(idx >= 0):
+            expected[b, n, idx[b, n, k]] += weight[b, n, k] / (idx[b, n] >= 0).sum()
+        assert expected.any()
+        np.testing.assert_allclose(made[f"{name}.dense"], expected, atol=1e-7)
+    for m in Modality:
+        idx, weight = whole.arrays[f"query_{m}.idx"], whole.arrays[f"query_{m}.weight"]
+        counts = np.maximum((idx >= 0).sum(axis=2, keepdims=True), 1)
+        np.testing.assert_allclose(made[f"query_{m}.mean"], weight / counts, atol=1e-7)
+
+
+def test_a_node_with_fewer_edges_than_slots_takes_their_mean():
+    builder = builder_of()
+    lone = builder.batch([build(builder, k=2)]).told(np.zeros((1, 4, 1), np.float32)).arrays
+    among = lone["candidate_candidate.dense"][0]
+    assert np.count_nonzero(among) <= 2  # two candidates, each of which hears from the other
+    assert among[0, 1] == among[1, 0]
+    assert not among[2:].any()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_told_and_around_shapes_are_what_is_made(count):
+    builder = builder_of()
+    whole = builder.batch([build(builder, k=3)] * count)
+    sizes = {"graphs": count, "candidates": 4}
+    made = whole.told(np.zeros((count, 4, 7), np.float32))
+    assert {n: a.shape for n, a in made.arrays.items()} == told_shapes(LAYOUT, builder.settings, **sizes, messages=7)
+    shapes = around_shapes(LAYOUT, builder.settings, **sizes)
+    heard = whole.hearing(TOLD_RELATIONS)
+    assert {name: heard.arrays[name].shape for name in shapes} == shapes
+
+
+def test_what_is_around_items_is_what_candidates_hear():
+    builder = builder_of()
+    graph = build(builder, k=3)
+    whole, around = builder.batch([graph]).hearing(TOLD_RELATIONS), builder.around(REPORT, graph.candidates.rows)
+    assert graph.target == REPORT
+    assert around.candidates == (3,)
+    for r in TOLD_RELATIONS:
+        np.testing.assert_array_equal(heard(around, r.name), heard(whole, r.name), err_msg=r.name)
+        for name in (f"{r.name}.idx", f"{r.name}.weight"):
+            np.testing.assert_array_equal(around.arrays[name], whole.arrays[name], err_msg=name)

@@ -20,7 +20,7 @@ from radrank.engines.bundle import open_bundle
 from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
 
 FILES = ["image_encoder.onnx", "text_encoder.onnx", "tokenizer.json", "classifier.npz", "golden.npz"]
-RERANKERS = [f"reranker_{kind}.onnx" for kind in KINDS]
+RERANKERS = [*(f"reranker_{kind}.onnx" for kind in KINDS), "messages_sage.onnx"]
 
 
 @pytest.fixture
@@ -213,7 +213,12 @@ def test_other_weights_under_a_right_hash_are_found_by_the_golden_queries(path):
 
 @pytest.mark.parametrize(
     ("array", "what"),
-    [("image_vectors", "image_encoder"), ("report_vectors", "text_encoder"), ("scores/gat", "reranker_gat")],
+    [
+        ("image_vectors", "image_encoder"),
+        ("report_vectors", "text_encoder"),
+        ("scores/gat", "reranker_gat"),
+        ("messages/sage", "messages_sage"),
+    ],
 )
 @pytest.mark.parametrize("spoilt", [lambda a: a + np.float32(0.01), lambda a: a * np.nan, lambda a: a[:, :-1]])
 def test_golden_answers_that_differ_are_found(path, array, what, spoilt):

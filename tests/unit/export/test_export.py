@@ -25,14 +25,17 @@ from helpers.made_up import (
     tiny_run,
 )
 from radrank.core.errors import InvalidQuery, Mismatch
+from radrank.core.graph import GraphBatch
 from radrank.core.studies import Modality
-from radrank.engines.bundle import open_bundle
+from radrank.engines.bundle import EngineMessages, EngineReranker, open_bundle
+from radrank.engines.engine import Model
 from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
 from radrank.export import bundles
 from radrank.export import onnx as exporting
 from radrank.export.golden import random_batch
 from radrank.training import runs
 from radrank.training.features import token_ids
+from radrank.training.reranker import GraphReranker
 from radrank.training.runs import Run
 
 
@@ -48,15 +51,22 @@ def exported_before(monkeypatch):
     A shuffled twin is the same network, and with the same seed has the same weights.
     """
     made = tiny_bundle()  # before anything is replaced
+    entries = read_manifest(made)[0].rerankers
 
     def taking(name: str) -> Callable[..., None]:
-        return lambda *arguments: shutil.copy(
-            made / (name or arguments[-1].name.replace("_shuffled", "")), arguments[-1]
-        )
+        return lambda *arguments: shutil.copy(made / name, arguments[-1])
+
+    def reranker(_model: GraphReranker, _examples: object, path: Path, apart: Path) -> int:
+        shutil.copy(made / path.name.replace("_shuffled", ""), path)
+        told = entries[path.stem.removeprefix("reranker_").replace("_shuffled", "")].messages
+        if told is None:
+            return 0
+        shutil.copy(made / told.file, apart)
+        return told.width
 
     monkeypatch.setattr(bundles, "export_image_encoder", taking("image_encoder.onnx"))
     monkeypatch.setattr(bundles, "export_text_encoder", taking("text_encoder.onnx"))
-    monkeypatch.setattr(bundles, "export_reranker", taking(""))
+    monkeypatch.setattr(bundles, "export_reranker", reranker)
 
 
 def record(run: Run, kind: str, **changes: Any) -> None:
@@ -77,8 +87,10 @@ def test_a_bundle_holds_what_its_manifest_says():
     assert manifest.graph == SETTINGS
     assert manifest.text.buckets == (8, 16, 32)
     assert {kind: list(entry.inputs) for kind, entry in manifest.rerankers.items()} == {
-        kind: tiny_reranker(kind).array_names for kind in KINDS
+        kind: tiny_reranker(kind).input_names for kind in KINDS
     }
+    told = {kind: entry.messages for kind, entry in manifest.rerankers.items() if entry.messages}
+    assert {kind: list(each.inputs) for kind, each in told.items()} == {"sage": tiny_reranker("sage").message_names}
 
 
 def test_a_manifest_comes_back_from_json():
@@ -113,11 +125,14 @@ def test_where_onnx_and_torch_differ_no_bundle_is_left(tmp_path, monkeypatch, on
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_reranker_is_checked_against_torch(tmp_path, kind):
     """The file of one seed's weights does not pass for another's."""
-    batch = random_batch(np.random.default_rng(0), LAYOUT, SETTINGS, graphs=2, candidates=25)
+    told = read_manifest(tiny_bundle())[0].rerankers[kind].messages
+    rng, width = np.random.default_rng(0), told.width if told else 0
+    batch = random_batch(rng, LAYOUT, SETTINGS, graphs=2, candidates=25, messages=width)
     path = tiny_bundle() / f"reranker_{kind}.onnx"
     for seed in (0, 1):
-        model = exporting._Positional(tiny_reranker(kind, seed=seed))
-        feed = {name: np.asarray(array) for name, array in batch.feed(model.names).items()}
+        trained = tiny_reranker(kind, seed=seed)
+        model = exporting._Positional(trained, trained.input_names)
+        feed = batch.feed(model.names)
         if seed == 0:
             exporting._check(model, path, feed)
         else:
@@ -125,25 +140,33 @@ def test_every_reranker_is_checked_against_torch(tmp_path, kind):
                 exporting._check(model, path, feed)
 
 
-@pytest.mark.parametrize("name", ["mlp", "mlp_bare", "gcn_alone"])
+@pytest.mark.parametrize("name", ["mlp", "mlp_bare", "gcn_alone", "sage_shuffled"])
 def test_controls_are_exported_as_the_others(tmp_path, name):
     """Those whose inputs are not a network's. Of other sizes than any that shaped or checked the export."""
-    model, path = tiny_reranker(name), tmp_path / "reranker.onnx"
+    model, path, apart = tiny_reranker(name), tmp_path / "reranker.onnx", tmp_path / "messages.onnx"
     rng = np.random.default_rng(0)
 
-    def feed(graphs: int, candidates: int) -> dict[str, np.ndarray]:
-        batch = random_batch(rng, LAYOUT, SETTINGS, graphs=graphs, candidates=candidates)
-        return dict(batch.feed(model.array_names))
+    def batch(graphs: int, candidates: int) -> GraphBatch:
+        return random_batch(rng, LAYOUT, SETTINGS, graphs=graphs, candidates=candidates)
 
-    exporting.export_reranker(model, [feed(2, 40), feed(1, 100)], path)
-    engine = exporting.CpuEngine(exporting.Model(name=name, path=path, sha256="", precision="fp32"), threads=1)
+    width = exporting.export_reranker(model, [batch(2, 40), batch(1, 100)], path, apart)
+    assert (width > 0) == apart.exists() == (name == "mlp")
+    engines = [exporting.CpuEngine(_model(file), threads=1) for file in (path, apart) if file.exists()]
+    messages = EngineMessages(engines[1], "", SETTINGS) if width else None
+    reranker = EngineReranker(engines[0], SETTINGS, messages)
     for graphs, candidates in ((1, 10), (4, 25), (7, 3), (2, 1)):
-        arrays = feed(graphs, candidates)
+        whole = batch(graphs, candidates)
         with torch.inference_mode():
-            expected = model({key: torch.from_numpy(array) for key, array in arrays.items()}).numpy()
-        np.testing.assert_allclose(engine.run(arrays)["scores"], expected, atol=1e-4, rtol=0)
+            feed = whole.feed(model.array_names)
+            expected = model({key: torch.from_numpy(array) for key, array in feed.items()}).numpy()
+        np.testing.assert_allclose(reranker.score(whole), expected, atol=1e-4, rtol=0)
         assert np.isfinite(expected).all()
-    engine.close()
+    for engine in engines:
+        engine.close()
+
+
+def _model(path: Path) -> Model:
+    return Model(name=path.stem, path=path, sha256="", precision="fp32")
 
 
 def test_a_file_of_other_weights_does_not_pass_the_golden_queries(tmp_path, exported_before):
@@ -198,20 +221,20 @@ def test_the_default_is_the_best_on_validation_or_off_or_what_was_asked(
 def test_a_control_is_never_the_default_unless_asked_for_and_a_shuffled_one_reads_a_shuffled_graph(
     tmp_path, exported_before
 ):
-    run = tiny_run(tmp_path / "run", ["sage", "sage_shuffled"])
-    record(run, "sage_shuffled", validation={"score": 0.9})
+    run = tiny_run(tmp_path / "run", ["gcn", "gcn_shuffled"])
+    record(run, "gcn_shuffled", validation={"score": 0.9})
     path = bundles.write_bundle(run, tmp_path / "bundle")
     manifest, _ = read_manifest(path)
     assert {name: entry.shuffled for name, entry in manifest.rerankers.items()} == {
-        "sage": False,
-        "sage_shuffled": True,
+        "gcn": False,
+        "gcn_shuffled": True,
     }
     bundle = open_bundle(path)
-    assert bundle.default_reranker == "sage"
-    assert bundle.rerankers["sage"].settings == manifest.graph == SETTINGS
-    assert bundle.rerankers["sage_shuffled"].settings == replace(SETTINGS, shuffled=True)
-    asked = bundles.write_bundle(run, tmp_path / "asked", default="sage_shuffled")
-    assert open_bundle(asked).default_reranker == "sage_shuffled"
+    assert bundle.default_reranker == "gcn"
+    assert bundle.rerankers["gcn"].settings == manifest.graph == SETTINGS
+    assert bundle.rerankers["gcn_shuffled"].settings == replace(SETTINGS, shuffled=True)
+    asked = bundles.write_bundle(run, tmp_path / "asked", default="gcn_shuffled")
+    assert open_bundle(asked).default_reranker == "gcn_shuffled"
 
 
 def test_without_rerankers_the_default_is_off(tmp_path, exported_before):

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers.doubles import LAYOUT, SETTINGS, DoubleBundle, ExactFactory, HashingEncoder, record, study
+from helpers.doubles import (
+    LAYOUT,
+    SETTINGS,
+    DoubleBundle,
+    ExactFactory,
+    HashingEncoder,
+    NeighbourMessages,
+    ToldReranker,
+    record,
+    study,
+)
 from radrank.core.archive import Archive
 from radrank.core.ranking import SearchQuery, TextQuery
 from radrank.core.snapshot import current
@@ -207,3 +217,24 @@ def test_a_corrupt_snapshot_is_never_served(home):
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(Corrupt):
         opened(home)
+
+
+def test_a_snapshot_of_other_rerankers_is_told_of_and_the_next_one_holds_their_messages(home, caplog):
+    caplog.set_level(logging.WARNING)
+    library = opened(home, rows=5)
+    library.upsert([record(study(n)) for n in range(6)])
+    settled(library)
+    library.close()
+    assert "messages" not in caplog.text
+    bundle = DoubleBundle(rerankers={"sage": ToldReranker(NeighbourMessages())})
+    library = opened(home, bundle=bundle)
+    assert f"radrank index build --bundle bundle --archive {home.root}" in caplog.text
+    before = found(library)
+    library.compact()
+    assert found(library) == before
+    with library.lease() as edition:
+        assert list(edition.ranker.view.nodes[Modality.REPORT].messages) == ["neighbours"]
+    library.close()
+    caplog.clear()
+    opened(home, bundle=bundle).close()
+    assert not caplog.text

@@ -154,13 +154,20 @@ def test_an_unknown_error_keeps_its_text_to_itself(triton, monkeypatch, caplog):
 
 
 def test_a_model_answers_the_golden_queries_before_its_first_use_and_not_again(triton):
-    answer(triton, study="S0001", reranker="sage")
+    answer(triton, study="S0001", reranker="gat")
     first = len(triton.asked)
-    assert set(triton.asked) == {"reranker_sage"}
-    answer(triton, study="S0001", reranker="sage")
+    assert set(triton.asked) == {"reranker_gat"}
+    answer(triton, study="S0001", reranker="gat")
     assert len(triton.asked) == first + 1 < 100
     answer(triton, text="words", reranker="off")
+    assert set(triton.asked) == {"reranker_gat", "text_encoder"}
+
+
+def test_messages_are_asked_for_where_the_snapshot_s_do_not_hold(triton):
+    answer(triton, text="words", reranker="sage")
     assert set(triton.asked) == {"reranker_sage", "text_encoder"}
+    answer(triton, study="S0001", reranker="sage")  # leaves itself out: whoever hears from it is told otherwise
+    assert set(triton.asked) == {"reranker_sage", "text_encoder", "messages_sage"}
 
 
 def test_a_model_that_ranks_otherwise_is_refused_at_once_from_then_on(triton):
@@ -177,9 +184,10 @@ def test_a_model_that_ranks_otherwise_is_refused_at_once_from_then_on(triton):
 
 def test_a_model_that_is_not_there_is_unavailable_until_it_is(backend, repository):
     loaded(backend, repository, SEARCH)
-    error = answer(backend, study="S0001", reranker="sage").error
-    assert (error.code(), error.message()[:32]) == ("UNAVAILABLE", "reranker_sage can't answer on th")
-    loaded(backend, repository, "reranker_sage")
+    for name in ("messages_sage", "reranker_sage"):
+        error = answer(backend, study="S0001", reranker="sage").error
+        assert (error.code(), error.message()[:32]) == ("UNAVAILABLE", f"{name} can't answer on th")
+        loaded(backend, repository, name)
     assert not answer(backend, study="S0001", reranker="sage").has_error()
 
 

@@ -61,7 +61,8 @@ def mapped(layers: list[Relation], heard: list[tuple[Tensor, Edges]], target: Te
     root = torch.nn.Linear(WIDTH, WIDTH)
     torch.nn.init.zeros_(root.weight)
     torch.nn.init.zeros_(root.bias)
-    return heard_with(root, layers, heard, target.reshape(-1, WIDTH)).reshape(target.shape)
+    own = target.reshape(-1, WIDTH)
+    return heard_with(root, layers, type(layers[0]).sums(layers, heard, own), own).reshape(target.shape)
 
 
 def in_pyg(layer: Relation, source: Tensor, target: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
@@ -121,7 +122,8 @@ def test_a_node_hears_itself_through_the_root(kind):
     layer, root, target = made(kind), torch.nn.Linear(WIDTH, WIDTH), states(2, 7)
     source, edges = states(2, 11), table(2, 7, 11, 5)
     tables = [(source.reshape(-1, WIDTH), Edges.joined([(Sources(start=0, graph=11), *edges)]))]
-    found = heard_with(root, [layer], tables, target.reshape(-1, WIDTH)).reshape(target.shape)
+    own = target.reshape(-1, WIDTH)
+    found = heard_with(root, [layer], KINDS[kind].sums([layer], tables, own), own).reshape(target.shape)
     close(found, root(target) + heard([layer], [source], target, [edges]))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.made_up import GROUPS, KINDS, LAYOUT, SETTINGS, tiny_reranker
-from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, QUERY, RELATIONS, GraphBatch
+from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, QUERY, RELATIONS, TOLD_RELATIONS, GraphBatch
 from radrank.core.studies import Modality
 from radrank.export.golden import random_batch
 from radrank.training.reranker import (
@@ -81,6 +81,46 @@ def test_it_reads_the_arrays_that_it_names_and_no_other(name):
     model(arrays)
     assert arrays.read == set(model.array_names)
     assert len(model.array_names) == len(arrays)
+
+
+APART = ["sage", "mlp", "sage_alone"]
+
+
+def told(model: GraphReranker, batch: GraphBatch = BATCH) -> dict[str, Tensor]:
+    """The arrays of a batch with the re-ranker's own messages."""
+    heard = {name: torch.from_numpy(array) for name, array in batch.hearing(TOLD_RELATIONS).arrays.items()}
+    with torch.inference_mode():
+        messages = model.messages({name: heard[name] for name in model.message_names}).numpy()
+    return {name: torch.from_numpy(array) for name, array in batch.told(messages).feed(model.input_names).items()}
+
+
+def test_what_the_archive_tells_candidates_is_apart_where_no_query_changes_it():
+    assert [name for name, variant in VARIANTS.items() if variant.apart] == APART
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_batch_with_messages_scores_as_a_whole_one(name):
+    model = tiny_reranker(name, layers=2)
+    with torch.inference_mode():
+        found = model(told(model)).numpy()[:, :25]
+    np.testing.assert_allclose(found, scores(model), atol=1e-6, rtol=0)
+    assert not np.allclose(found, BATCH.arrays["base"][:, :25], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_of_a_batch_with_messages_it_reads_the_arrays_that_it_names_and_no_other(name):
+    model = tiny_reranker(name)
+    arrays = Watched(told(model))
+    model(arrays)
+    assert arrays.read == set(model.input_names) == set(arrays)
+    heard = Watched(tensors(model, BATCH))
+    model.messages(heard)
+    assert heard.read == set(model.message_names)
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in APART])
+def test_the_others_are_exported_with_the_arrays_of_a_whole_batch(name):
+    assert tiny_reranker(name).input_names == tiny_reranker(name).array_names
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ class SageRelation(nn.Module):
     """Mean of weighted neighbours, then a linear map (Hamilton et al. 2017); weights of one give PyG's SAGEConv."""
 
     edge_array = "weight"
+    fixed = True
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,6 +119,7 @@ class GcnRelation(nn.Module):
     """Sum of neighbours under symmetric normalisation (Kipf & Welling 2017): `weight` is w_ij / √(d_i d_j)."""
 
     edge_array = "norm"
+    fixed = False  # degrees count the edges of one query's graph
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,6 +140,7 @@ class GatRelation(nn.Module):
     """Attention over neighbours and their similarities (Veličković et al. 2018), as GATConv with edge_dim=1."""
 
     edge_array = "weight"
+    fixed = False  # attention reads who hears
     slope = 0.2
 
     def __init__(self, width: int, heads: int = 4) -> None:
@@ -201,15 +204,14 @@ class GatRelation(nn.Module):
         return linear.weight.reshape(self.heads, self.size, -1)
 
 
-def heard_with(root: nn.Linear, relations: Sequence[Relation], heard: Heard, own: Tensor) -> Tensor:
+def heard_with(root: nn.Linear, relations: Sequence[Relation], sums: Sequence[Tensor], own: Tensor) -> Tensor:
     """What nodes hear from all relations and, through the root, from themselves. own [n, h] → [n, h].
 
-    relations: in the order of the tables' edges. A node without edges hears the root and the relations' biases.
+    sums: of these relations, in their order. A node without edges hears the root and the relations' biases.
     """
     kind: Kind = type(relations[0])
     weight, bias = kind.mapping(relations)
-    every = torch.cat([own, *kind.sums(relations, heard, own)], dim=1)
-    return F.linear(every, torch.cat([root.weight, weight], dim=1), root.bias + bias)
+    return F.linear(torch.cat([own, *sums], dim=1), torch.cat([root.weight, weight], dim=1), root.bias + bias)
 
 
 def _linear(relations: Sequence[SageRelation] | Sequence[GcnRelation]) -> tuple[Tensor, Tensor]:
@@ -222,9 +224,11 @@ Relation = SageRelation | GcnRelation | GatRelation
 
 
 class Kind(Protocol):
-    """One of the classes above. edge_array: what of a GraphBatch its edges are weighted by."""
+    """One of the classes above. edge_array: what of a GraphBatch its edges are weighted by; fixed: what is heard from
+    nodes that hear from nobody is the same in every layer and for every query."""
 
     edge_array: str
+    fixed: bool
 
     def __call__(self, width: int) -> Relation: ...
     def sums(self, relations: Sequence[Any], heard: Heard, own: Tensor, /) -> list[Tensor]:

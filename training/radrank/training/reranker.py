@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -18,7 +19,16 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional as F
 
-from radrank.core.graph import ARCHIVE_RELATIONS, CANDIDATE, DIRECTIONS, NODE_TYPES, QUERY, RELATIONS, Relation
+from radrank.core.graph import (
+    ARCHIVE_RELATIONS,
+    CANDIDATE,
+    DIRECTIONS,
+    MESSAGES,
+    NODE_TYPES,
+    QUERY,
+    RELATIONS,
+    Relation,
+)
 from radrank.core.studies import Modality
 from radrank.training.layers import KINDS, Edges, Sources, heard_with
 
@@ -39,6 +49,12 @@ class Variant:
     votes: bool = True
     messages: bool = True
     shuffled: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether what candidates hear from the archive is the same for every query: it can be told beforehand."""
+        hears = self.votes or (self.layer is not None and self.messages)
+        return hears and not self.shuffled and (self.layer is None or KINDS[self.layer].fixed)
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -86,17 +102,38 @@ class RelationalLayer(nn.Module):
         self.roots = nn.ModuleDict({t: nn.Linear(shape.width, shape.width) for t in (QUERY, CANDIDATE)})
         self.norms = nn.ModuleDict({t: nn.LayerNorm(shape.width) for t in (QUERY, CANDIDATE)})
 
-    def forward(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """states: [B, h] of queries, [B · K, h] of candidates, [M, h] of archive items. All, two of them anew."""
-        tables = {name: torch.cat([states[t] for t in types]) for name, types in _TABLES.items() if types[0] in states}
+    def forward(
+        self,
+        states: Mapping[str, Tensor],
+        arrays: Mapping[str, Tensor],
+        archive: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> dict[str, Tensor]:
+        """states: [B, h] of queries, [B · K, h] of candidates, [M, h] of archive items. All, two of them anew.
+
+        archive: [n, R · h] by type of node, what is heard from archive items in a batch with messages
+        """
         new = dict(states)
         for t in (QUERY, CANDIDATE):
-            parts = [(table, _from(self.shape.relations, t, name)) for name, table in tables.items()]
-            heard = [(table, _edges(arrays, found, self.kind.edge_array)) for table, found in parts if found]
-            relations: list[Any] = [self.relations[r.name] for _, found in parts for r in found]
-            found = F.relu(heard_with(cast(nn.Linear, self.roots[t]), relations, heard, states[t]))
-            new[t] = self.norms[t](states[t] + F.dropout(found, self.shape.dropout, self.training))
+            told = [archive[t]] if archive else []
+            dense = MESSAGES in arrays
+            sums = [*told, *_dense_sums(states, arrays, t)] if dense else self._sums(states, arrays, t)
+            relations: list[Any] = [self.relations[r.name] for name in _TABLES for r in self._into(t, name)]
+            heard = F.relu(heard_with(cast(nn.Linear, self.roots[t]), relations, sums, states[t]))
+            new[t] = self.norms[t](states[t] + F.dropout(heard, self.shape.dropout, self.training))
         return new
+
+    def _into(self, target: str, table: str) -> list[Relation]:
+        return _from(self.shape.relations, target, table)
+
+    def _sums(self, states: Mapping[str, Tensor], arrays: Mapping[str, Tensor], target: str) -> list[Tensor]:
+        """What nodes of a type hear, by table and relation."""
+        sums: list[Tensor] = []
+        for name, types in _TABLES.items():
+            if found := self._into(target, name):
+                relations: list[Any] = [self.relations[r.name] for r in found]
+                heard = torch.cat([states[t] for t in types]), _edges(arrays, found, self.kind.edge_array)
+                sums += self.kind.sums(relations, [heard], states[target])
+        return sums
 
 
 class GraphReranker(nn.Module):
@@ -135,8 +172,26 @@ class GraphReranker(nn.Module):
         self.register_buffer("prior", torch.full((beliefs,), 0.5) if prior is None else prior.clamp(0.005, 0.995))
 
     @property
+    def input_names(self) -> list[str]:
+        """The arrays that scores are computed from, in the order of ONNX inputs: messages stand for what they read."""
+        if not self.shape.variant.apart:
+            return self.array_names
+        names = ["direction", QUERY, CANDIDATE, *Modality, *(f"query_{m}.weight" for m in Modality)]
+        if self._archive:
+            names += [f"query_{m}.mean" for m in Modality]
+        if self.shape.variant.layer:
+            names += ["candidate_candidate.dense", "candidate_query.weight", "query_candidate.dense"]
+        return [*names, "base", "mask", MESSAGES]
+
+    @property
+    def message_names(self) -> list[str]:
+        """The arrays that `messages` are computed from."""
+        told = [r.name for r in ARCHIVE_RELATIONS if r.target == CANDIDATE]
+        return [name for name in self.array_names if name in list(Modality) or name.split(".")[0] in told]
+
+    @property
     def array_names(self) -> list[str]:
-        """The arrays of a GraphBatch that this re-ranker reads, in the order of its ONNX inputs."""
+        """The arrays of a whole GraphBatch that this re-ranker reads."""
         variant, names = self.shape.variant, ["direction", QUERY, CANDIDATE]
         edges = KINDS[variant.layer].edge_array if variant.layer else ""
         heard = dict.fromkeys((r.name for r in self.shape.relations), edges)
@@ -156,27 +211,38 @@ class GraphReranker(nn.Module):
         """The few parameters that weigh fixed comparisons; the others are those of networks."""
         return [self.mixture, self.gate, *self.trust.values()]
 
+    def messages(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """What candidates hear from the archive, where that is `apart`: [B, K, w]. arrays: those of `message_names`."""
+        told = [_votes(arrays, CANDIDATE, 1 + self.shape.groups)] if self.shape.variant.votes else []
+        if self._archive:
+            relations = _from(self.shape.relations, CANDIDATE, _ARCHIVE)
+            kind, states = KINDS[str(self.shape.variant.layer)], self._archive_states(arrays)
+            heard = torch.cat([states[m] for m in Modality]), _edges(arrays, relations, kind.edge_array)
+            (sums,) = kind.sums([], [heard], heard[0])
+            told.append(sums.reshape(*arrays[f"{relations[0].name}.idx"].shape[:2], -1))
+        return torch.cat(told, dim=2)
+
     def forward(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """arrays: a GraphBatch's, by name. Returns scores [B, K]; padded places hold anything."""
         unheld, spread = self.scored(arrays)
-        normal = arrays[CANDIDATE][:, :, 0]
-        return arrays["base"] + spread * (
-            unheld + self.offset.index_select(0, arrays["direction"]).unsqueeze(1) * normal
-        )
+        offset = self.offset.index_select(0, arrays["direction"]).unsqueeze(1)
+        return arrays["base"] + spread * (unheld + offset * arrays[CANDIDATE][:, :, 0])
 
     def scored(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """g · f [B, K], and the spread [B, 1] that it is scaled by."""
         mask, base = arrays["mask"].unsqueeze(2), arrays["base"].unsqueeze(2)
         beliefs = {QUERY: arrays[QUERY].unsqueeze(1), CANDIDATE: arrays[CANDIDATE]}
-        votes = {t: _votes(arrays, t, 1 + self.shape.groups) for t in beliefs} if self.shape.variant.votes else {}
+        votes, sums = self._heard(arrays)
         of = self._of_direction(arrays["direction"])
         standing, spread = _standard(base, mask)
         # Places count from 1 along the candidates, which come in the order of `base`.
         rank = mask / mask.cumsum(dim=1).clamp(min=1.0).sqrt()
         scalars = torch.cat([standing, rank], dim=2)
-        states = self._states(arrays, beliefs, votes, of, scalars)
+        states = self._states(beliefs, votes, of, scalars)
+        if MESSAGES not in arrays:
+            states |= self._archive_states(arrays)
         for layer in self.layers:
-            states = layer(states, arrays)
+            states = layer(states, arrays, sums) if sums else layer(states, arrays)
         mixed = {t: _trusting(beliefs[t], votes[t], of[f"trust_{t}"]) for t in beliefs} if votes else beliefs
         found = {t: states[t].reshape(*beliefs[t].shape[:2], self.shape.width) for t in beliefs}
         sharp = {t: (_logit(mixed[t]) + self.sharpen[t](found[t])).sigmoid() for t in beliefs}
@@ -187,12 +253,22 @@ class GraphReranker(nn.Module):
             *([expected_jaccard(votes[QUERY], votes[CANDIDATE])] if votes else []),
         ]
         standard, _ = _standard(torch.cat(compared, dim=2), mask)
-        query = found[QUERY].expand_as(found[CANDIDATE])
-        told = torch.cat([found[CANDIDATE], query, found[CANDIDATE] * query, standard, scalars], dim=2)
         # The direction's own weights are read from a table, so that no other's is computed.
-        read = torch.cat([self.read[:-1](told), standard], dim=2)
+        read = torch.cat([self._read(found[QUERY], found[CANDIDATE], standard, scalars), standard], dim=2)
         weighed = torch.matmul(read, of["weights"].transpose(1, 2)) + of["bias"]
         return weighed.squeeze(2), spread.squeeze(2)
+
+    def _read(self, query: Tensor, candidates: Tensor, *more: Tensor) -> Tensor:
+        """What the network reads of states [B, 1, h] and [B, K, h] and of more [B, K, n], side by side: [B, K, h]."""
+        first, width = cast(nn.Linear, self.read[0]), self.shape.width
+        own, asked, rest = (
+            first.weight[:, part] for part in (slice(width), slice(width, 2 * width), slice(2 * width, None))
+        )
+        # The query's part is mapped once instead of for every candidate.
+        told = torch.cat([candidates, candidates * query, *more], dim=2)
+        mapped = F.linear(told, torch.cat([own, rest], dim=1)) + F.linear(query, asked, first.bias)
+        read: Tensor = self.read[1:-1](mapped)
+        return read
 
     def _of_direction(self, direction: Tensor) -> dict[str, Tensor]:
         """What each direction has of its own, [B, 1, n]: all of it in one table, which is looked up once."""
@@ -211,15 +287,34 @@ class GraphReranker(nn.Module):
         """Whether archive nodes have states."""
         return any(r in ARCHIVE_RELATIONS for r in self.shape.relations)
 
+    def _archive_states(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """States of archive items, [..., h], where they have any. arrays: their facts [..., 3 c]"""
+        return {m.value: F.relu(self.inputs[m.value](arrays[m.value])) for m in Modality} if self._archive else {}
+
+    def _heard(self, arrays: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """By type of node, the votes [B, n, c], where they count, and of a batch with messages the sums [n, R · h] of
+        what is heard from archive items; else these are for the layers to take."""
+        votes, width = self.shape.variant.votes, 1 + self.shape.groups
+        if MESSAGES not in arrays:
+            return {t: _votes(arrays, t, width) for t in (QUERY, CANDIDATE)} if votes else {}, {}
+        messages, batch = arrays[MESSAGES], arrays[MESSAGES].shape[0]
+        facts = {m.value: arrays[m].reshape(batch, -1, 3 * width) for m in Modality}
+        counted, summed = {}, {}
+        if votes:
+            labels = _labels(torch.cat(list(facts.values()), dim=1), width)
+            weight = torch.cat([arrays[f"query_{m}.weight"] for m in Modality], dim=2)
+            counted = {QUERY: _counted(labels, weight), CANDIDATE: messages[:, :, :width]}
+        if self._archive:
+            states = self._archive_states(facts)
+            means = [torch.matmul(arrays[f"query_{m}.mean"], states[m]).flatten(0, 1) for m in Modality]
+            own = messages[:, :, width:] if votes else messages
+            summed = {QUERY: torch.cat(means, dim=1), CANDIDATE: own.flatten(0, 1)}
+        return counted, summed
+
     def _states(
-        self,
-        arrays: Mapping[str, Tensor],
-        beliefs: Mapping[str, Tensor],
-        votes: Mapping[str, Tensor],
-        of: Mapping[str, Tensor],
-        scalars: Tensor,
+        self, beliefs: Mapping[str, Tensor], votes: Mapping[str, Tensor], of: Mapping[str, Tensor], scalars: Tensor
     ) -> dict[str, Tensor]:
-        """First states of queries [B, h], of candidates [B · K, h] and of archive items [M, h]."""
+        """First states of queries [B, h] and of candidates [B · K, h]."""
         states = {}
         for t, found in beliefs.items():
             known = torch.cat([found, votes[t]], dim=2) if votes else found
@@ -227,8 +322,6 @@ class GraphReranker(nn.Module):
             parts = [known * of[f"image_{t}"], known * of[f"report_{t}"], *([scalars] if t == CANDIDATE else [])]
             linear = cast(nn.Linear, self.inputs[t])
             states[t] = F.relu(linear(torch.cat(parts, dim=2).reshape(-1, linear.in_features)))
-        if self._archive:
-            states |= {m.value: F.relu(self.inputs[m.value](arrays[m.value])) for m in Modality}
         return states
 
     def _centred_cosine(self, query: Tensor, candidates: Tensor) -> Tensor:
@@ -275,12 +368,32 @@ def _votes(arrays: Mapping[str, Tensor], target: str, width: int) -> Tensor:
     """
     relations = _from(ARCHIVE_RELATIONS, target, _ARCHIVE)
     edges = _edges(arrays, relations, "weight")
-    table = torch.cat([arrays[m.value][:, 2 * width :] for m in Modality])
-    known = table.sum(dim=1, keepdim=True).clamp(max=1.0)  # of a known study one finding at least, or normal, is 1
-    square = edges.weight.square()
-    counted = torch.matmul(square * square, edges.gather(torch.cat([table, known], dim=1)))
-    shares = counted[:, :, :-1] / counted[:, :, -1:].clamp(min=1e-6)
-    return shares.reshape(*arrays[f"{relations[0].name}.idx"].shape[:2], width)
+    labels = _labels(torch.cat([arrays[m.value] for m in Modality]), width)
+    return _counted(edges.gather(labels), edges.weight).reshape(*arrays[f"{relations[0].name}.idx"].shape[:2], width)
+
+
+def _labels(facts: Tensor, width: int) -> Tensor:
+    """Of facts [..., 3 c] the labels, and whether there are any: [..., c + 1]."""
+    labels = facts[..., 2 * width :]
+    # Of a known study one finding at least, or normal, is 1.
+    return torch.cat([labels, labels.sum(dim=-1, keepdim=True).clamp(max=1.0)], dim=-1)
+
+
+def _counted(labels: Tensor, weight: Tensor) -> Tensor:
+    """Votes [n, 1, c] of `_labels` [n, k, c + 1] with weights [n, 1, k]."""
+    square = weight.square()
+    counted = torch.matmul(square * square, labels)
+    return counted[:, :, :-1] / counted[:, :, -1:].clamp(min=1e-6)
+
+
+def _dense_sums(states: Mapping[str, Tensor], arrays: Mapping[str, Tensor], target: str) -> list[Tensor]:
+    """What nodes of a type hear from query and candidates by SAGE's means, as dense products: no gather. [n, h] each"""
+    batch, width = arrays["base"].shape
+    candidates = states[CANDIDATE].reshape(batch, width, -1)
+    if target == QUERY:
+        return [torch.matmul(arrays["query_candidate.dense"], candidates).flatten(0, 1)]
+    among = torch.matmul(arrays["candidate_candidate.dense"], candidates)
+    return [among.flatten(0, 1), (arrays["candidate_query.weight"] * states[QUERY].unsqueeze(1)).flatten(0, 1)]
 
 
 def _from(relations: Sequence[Relation], target: str, table: str) -> list[Relation]:
