@@ -85,7 +85,6 @@ def helper_of(server: Process) -> int:
     helper = int(children)
     while read_by(helper) < 2**20:  # it opens its models
         time.sleep(0.05)
-    time.sleep(1.0)
     return helper
 
 

@@ -15,7 +15,7 @@ from radrank.datasets import open_dataset
 from radrank.datasets.decoding import decoded
 from radrank.engines.conversions import converted, keep
 from radrank.engines.manifest import BundleManifest, read_manifest
-from radrank.engines.models import RERANKER, models
+from radrank.engines.models import GRAPHS, models
 from radrank.engines.plans import RECIPE, plans_of
 
 INT8 = "int8"
@@ -41,7 +41,7 @@ def write_conversions(
     manifest, _ = read_manifest(bundle)
     pixels: Sequence[NDArray[np.uint8]] = ()
     for name, model in models(bundle, manifest, batches=(1,)).items():
-        if precision == INT8 and name.startswith(RERANKER):
+        if precision == INT8 and name.startswith(GRAPHS):
             continue
         try:
             yield converted(directory, model, precision).path, True

@@ -93,7 +93,7 @@ class _Listening:
         limits = settings.limits
         self._streams = Streams(limits.streams)
         self._threads = Threads(limits.workers + limits.streams + _SPARE)
-        self._helpers = Helpers(limits.helpers)
+        self._helpers = Helpers(limits.helpers, log_style=settings.logs.format)
         front = Front(
             admission=Admission(in_flight=limits.in_flight, workers=limits.workers),
             streams=self._streams,

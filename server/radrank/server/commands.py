@@ -52,7 +52,7 @@ def serve(
     from radrank.server import app, logs
     from radrank.server.loading import Opened
 
-    logs.set_up(settings.logs)
+    logs.set_up(settings.logs.format, settings.logs.level)
     with Opened(settings) as opened:
         # Calls run side by side: more BLAS threads would only make them wait for one another.
         threadpool_limits(limits=1, user_api="blas")

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from radrank.server.settings import Logs
-
 _EXTRAS = ("method", "code", "milliseconds")
 
 
@@ -34,11 +32,11 @@ _FORMATTERS: Mapping[str, logging.Formatter] = {
 }
 
 
-def set_up(settings: Logs) -> None:
-    """Sends radrank's log, and other libraries' warnings, to standard error."""
+def set_up(style: str, level: str) -> None:
+    """Sends radrank's log from this level on, and other libraries' warnings, to standard error. style: plain or json"""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FORMATTERS[settings.format])
+    handler.setFormatter(_FORMATTERS[style])
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("radrank").setLevel(settings.level.upper())
+    logging.getLogger("radrank").setLevel(level.upper())

@@ -44,7 +44,7 @@ class Limits(_Group):
     """How much at once.
 
     workers: searches that compute side by side; in_flight: those and the ones that wait for their turn, more are
-    refused; helpers: processes that re-rank beside the server's own, where searches encode nothing and a CPU re-ranks
+    refused; helpers: processes that re-rank beside the server's own, where searches encode nothing and a CPU re-ranks;
     streams: long-lived streams (SearchStream, Upsert) at once; message_bytes: of one message
     """
 

@@ -37,7 +37,7 @@ class Suspendable(Generic[Result]):
 
     async def rest(self) -> Result:
         """Runs it to its end."""
-        while self._greenlet:
+        while self.waits:
             try:
                 value = await self._last
             except BaseException as error:  # noqa: BLE001 - it is the work's own affair, a cancellation too

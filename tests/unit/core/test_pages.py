@@ -66,6 +66,22 @@ def test_within_the_budget_nothing_is_given_back(files, start, monkeypatch):
     read(arrays, mapped.trim)
 
 
+def test_the_kernel_is_asked_once_or_twice_a_search_however_much_is_given_back(files, start, monkeypatch):
+    mapped = MappedFiles(BUDGET)
+    arrays = [mapped.open(path) for path in files]
+    asked, given = [], []
+    give_back = mapped._give_back
+    monkeypatch.setattr(pages, "mapped_bytes", lambda: asked.append(1) or mapped_bytes())
+    monkeypatch.setattr(mapped, "_give_back", lambda: given.append(1) or give_back())
+    for _ in range(3):
+        asked.clear(), given.clear()
+        for array in arrays:
+            assert array.sum()
+        mapped.trim()
+        assert len(given) >= 2
+        assert len(asked) <= 2
+
+
 def test_a_budget_of_nothing_gives_back_what_it_can_and_ends(files, start):
     mapped = MappedFiles(-start)
     array = mapped.open(files[0])

@@ -1,4 +1,4 @@
-"""Short work: in the loop where it is short, with a helper or in a thread where the loop has to see who comes."""
+"""Short work: in the loop, which leaves a part of it to helpers, and in a thread where it turns out not to be short."""
 
 from __future__ import annotations
 

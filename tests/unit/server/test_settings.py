@@ -26,7 +26,9 @@ def test_the_defaults_listen_on_this_machine_only():
 
 def test_the_defaults_follow_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    assert (load().limits.workers, load().limits.in_flight) == (16, 128)
+    assert (load().limits.workers, load().limits.in_flight, load().limits.helpers) == (16, 128, 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert (load().limits.workers, load().limits.in_flight, load().limits.helpers) == (1, 8, 0)
 
 
 def test_the_command_line_comes_before_the_environment_before_the_file(tmp_path, monkeypatch):

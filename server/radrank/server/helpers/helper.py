@@ -1,6 +1,6 @@
 """A helper's process: reads from its standard input, answers on its standard output, ends when the server does.
 
-Started by the server as: python -m radrank.server.helpers.helper BUNDLE
+Started by the server as: python -m radrank.server.helpers.helper BUNDLE LOG_STYLE
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from radrank.core.errors import RadrankError
 from radrank.core.nodes import Nodes
 from radrank.core.pages import MappedFiles
 from radrank.core.ports import Reranker
@@ -22,12 +23,13 @@ from radrank.core.reranking import Reranking
 from radrank.core.snapshot import open_nodes
 from radrank.core.studies import Modality
 from radrank.engines.bundle import open_rerankers
+from radrank.server import logs
 from radrank.server.helpers.messages import Hello, Question, Scene, Scores, Unpacker, packed, shortlist_of
 from radrank.server.statuses import trace
 
 _READ_BYTES = 1 << 20
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("radrank.server.helpers.helper")  # not __name__: this is run as the main module
 
 
 class Helper:
@@ -61,15 +63,20 @@ class Helper:
 
 
 def main() -> None:
-    with suppress(BrokenPipeError):  # the server is gone
-        _run(Path(sys.argv[1]))
+    bundle, style = sys.argv[1:]
+    logs.set_up(style, "warning")
+    try:
+        with suppress(BrokenPipeError):  # the server is gone
+            _run(Path(bundle))
+    except RadrankError as error:
+        _log.error("no helper from %s: %s", bundle, error)
+        sys.exit(1)
 
 
 def _run(bundle: Path) -> None:
     # A signal for the whole group is for the server: it ends us when its last call has been answered.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(format="helper: %(message)s", level=logging.WARNING)
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
     threadpool_limits(limits=1, user_api="blas")

@@ -27,8 +27,9 @@ class Helpers:
     open: whether they take anything
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, log_style: str = "plain") -> None:
         self._most = most
+        self._log_style = log_style
         self._links: list[_Link] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -54,20 +55,20 @@ class Helpers:
         """Has one process until they are stopped."""
         stopping = asyncio.create_task(self._stopping.wait())
         pause = _FIRST_PAUSE
-        while not stopping.done():
+        while not self._stopping.is_set():
             try:
                 if await self._one(bundle, sha256, stopping):
                     pause = _FIRST_PAUSE
             except OSError as error:  # such as no memory for a process
                 _log.warning("no helper: %s", error.strerror)
-            if not stopping.done():
+            if not self._stopping.is_set():
                 _log.warning("a helper ended; another is started in %g s", pause)
                 await _first(stopping, seconds=pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _one(self, bundle: Path, sha256: str, stopping: asyncio.Task[Any]) -> bool:
         """A process from its start to its end; whether it was any help."""
-        command = (sys.executable, "-P", "-m", "radrank.server.helpers.helper", str(bundle))
+        command = (sys.executable, "-P", "-m", "radrank.server.helpers.helper", str(bundle), self._log_style)
         transport, link = await asyncio.get_running_loop().subprocess_exec(_Link, *command, stderr=None)
         await _first(link.hello, stopping)
         hello = link.hello.result() if link.hello.done() else None
