@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from radrank.core.archive import Archive
-from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.graph import RELATION_NAMES, GraphBatch, GraphSettings
 from radrank.core.layout import BELIEF_NORM, VectorLayout
 from radrank.core.ports import ArchiveMessages, EngineManifest, Progress
 from radrank.core.ranking import Ranker
@@ -95,6 +95,7 @@ class NeighbourReranker:
         self.gain = gain
         self.settings = SETTINGS
         self.messages: ArchiveMessages | None = None
+        self.relations = RELATION_NAMES
         self.manifest = EngineManifest(sha256=f"{gain}".ljust(64, "0"), precision="fp32", runtime="numpy")
         self.closed = False
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from radrank.core.graph import GraphBatch, GraphSettings
+from radrank.core.graph import RELATION_NAMES, GraphBatch, GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.ports import ArchiveMessages, EngineManifest
 from radrank.core.studies import Modality, View
@@ -94,6 +94,7 @@ class TorchReranker:
         self._names = model.array_names
         self.settings = settings
         self.messages: ArchiveMessages | None = None
+        self.relations = RELATION_NAMES
         self.manifest = EngineManifest(sha256="", precision="fp32", runtime=f"torch {torch.__version__}")
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ labels. A study that is excluded contributes no archive node at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ RELATIONS = (
     Relation("query_candidate", QUERY, CANDIDATE),
 )
 ARCHIVE_RELATIONS = tuple(r for r in RELATIONS if r.source in list(Modality))
+RELATION_NAMES = frozenset(r.name for r in RELATIONS)
 TOLD_RELATIONS = tuple(r for r in ARCHIVE_RELATIONS if r.target == CANDIDATE)
 """What they bring to a candidate does not depend on the query."""
 MESSAGES = "messages"
@@ -201,7 +202,10 @@ class GraphBuilder:
         archive: Mapping[Modality, Nodes],
         layout: VectorLayout,
         settings: GraphSettings,
+        relations: Collection[str] = RELATION_NAMES,
     ) -> None:
+        """relations: those that a graph with messages has; a whole one has all."""
+        self.relations = relations
         self.gallery = gallery
         self.archive = archive
         self.layout = layout
@@ -235,7 +239,8 @@ class GraphBuilder:
             edges[f"query_{m}"] = self._heard(
                 m, near.rows[None, :], near.cosines[None, :], shunned, settings.query_neighbours
             )
-        edges["candidate_candidate"] = self._among(ranked.vectors.take(candidates.rows))
+        if messages is None or "candidate_candidate" in self.relations:
+            edges["candidate_candidate"] = self._among(ranked.vectors.take(candidates.rows))
         clipped = _clipped(candidates.cosines)
         edges["candidate_query"] = Edges(idx=np.zeros((found, 1), dtype=np.int32), weight=clipped[:, None])
         first = np.full((1, settings.query_candidates), NO_ROW, dtype=np.int32)
@@ -299,7 +304,7 @@ class GraphBuilder:
         """What a batch with messages has of edges and of archive items."""
         edges = {}
         for r in RELATIONS:
-            if r not in TOLD_RELATIONS:
+            if r.name in graphs[0].edges:
                 each, targets = [g.edges[r.name] for g in graphs], 1 if r.target == QUERY else width
                 idx = _stacked([found.idx for found in each], targets, NO_ROW)
                 edges[r.name] = idx, _stacked([found.weight for found in each], targets)
@@ -408,12 +413,14 @@ def _shuffle(count: int) -> NDArray[np.int64]:
 def _laid_out(
     edges: Mapping[str, tuple[NDArray[np.integer], NDArray[np.float32]]], width: int
 ) -> dict[str, NDArray[np.float32]]:
-    """The weights of a batch with messages. edges: idx and weight [B, n, k] of all but TOLD_RELATIONS; width: K"""
+    """The weights of a batch with messages. edges: idx and weight [B, n, k] of its relations; width: K"""
     arrays = {f"{name}.weight": edges[name][1] for name in ("query_image", "query_report", "candidate_query")}
     for m in Modality:
         idx, weight = edges[f"query_{m}"]
         arrays[f"query_{m}.mean"] = _means(idx >= 0, weight)
     for name in ("candidate_candidate", "query_candidate"):
+        if name not in edges:
+            continue
         idx, weight = edges[name]
         there = idx >= 0
         means = _means(there, weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,6 +100,7 @@ class Reranker(Protocol):
     """Scores candidates from their graph.
 
     messages: None where it reads the candidates' archive neighbours itself, for every query
+    relations: names of the graph's relations that it reads
     """
 
     @property
@@ -108,6 +109,8 @@ class Reranker(Protocol):
     def settings(self) -> GraphSettings: ...
     @property
     def messages(self) -> ArchiveMessages | None: ...
+    @property
+    def relations(self) -> Collection[str]: ...
     def score(self, batch: GraphBatch) -> NDArray[np.float32]:
         """float32 [B, K]; padded slots hold anything."""
         ...

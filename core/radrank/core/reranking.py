@@ -74,7 +74,13 @@ class Reranking:
         self.snapshot = snapshot
         self._rerankers = rerankers
         self._builders = {
-            name: GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=reranker.settings)
+            name: GraphBuilder(
+                gallery=nodes,
+                archive=nodes,
+                layout=layout,
+                settings=reranker.settings,
+                relations=reranker.relations,
+            )
             for name, reranker in rerankers.items()
         }
         self._messages = {

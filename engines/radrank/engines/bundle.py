@@ -44,6 +44,7 @@ class EngineReranker:
         self.messages = messages
         self._engine = engine
         self._inputs = tuple(given.name for given in engine.inputs)
+        self.relations = frozenset(name.partition(".")[0] for name in self._inputs if "." in name)
 
     @property
     def manifest(self) -> EngineManifest:

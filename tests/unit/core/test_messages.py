@@ -116,3 +116,11 @@ def test_searches_rank_alike_with_and_without_them(tmp_path, kept):
     assert with_them == without
     assert 0 < few < many
     assert any(hit.rank != hit.candidate_rank for hits in with_them for hit in hits)
+
+
+def test_edges_that_a_reranker_with_messages_does_not_read_are_not_looked_for(kept, monkeypatch):
+    monkeypatch.setattr(GraphBuilder, "_among", lambda *_: pytest.fail("compared the candidates with one another"))
+    reranker = ToldReranker(NeighbourMessages())
+    reranker.relations = frozenset(["query_image", "query_report"])
+    ranker = ranker_of(view_of(kept), DoubleBundle(rerankers={"sage": reranker}))
+    assert ranker.search(SearchQuery(content=TextQuery(text="finding3 of study3"))).hits
