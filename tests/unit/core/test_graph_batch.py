@@ -263,6 +263,18 @@ def test_matrices_hold_the_mean_of_every_edge_at_its_place():
         np.testing.assert_allclose(made[f"query_{m}.mean"], weight / counts, atol=1e-7)
 
 
+def test_where_there_is_no_edge_no_other_is_touched():
+    builder = builder_of()
+    whole = builder.batch([build(builder, k=3)])
+    among = {
+        "candidate_candidate.idx": np.array([[[3, 1], [2, -1], [0, 1], [0, -1]]]),
+        "candidate_candidate.weight": np.array([[[0.6, 0.4], [0.5, 0.0], [0.2, 0.4], [0.3, 0.0]]], np.float32),
+    }
+    made = replace(whole, arrays=whole.arrays | among).told(np.zeros((1, 4, 1), np.float32))
+    expected = [[0, 0.2, 0, 0.3], [0, 0, 0.5, 0], [0.1, 0.2, 0, 0], [0.3, 0, 0, 0]]
+    np.testing.assert_allclose(made.arrays["candidate_candidate.dense"], [expected], atol=1e-7)
+
+
 def test_a_node_with_fewer_edges_than_slots_takes_their_mean():
     builder = builder_of()
     lone = builder.batch([build(builder, k=2)]).told(np.zeros((1, 4, 1), np.float32)).arrays
