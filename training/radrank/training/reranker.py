@@ -27,6 +27,7 @@ from radrank.core.graph import (
     NODE_TYPES,
     QUERY,
     RELATIONS,
+    TOLD_RELATIONS,
     Relation,
 )
 from radrank.core.studies import Modality
@@ -186,7 +187,7 @@ class GraphReranker(nn.Module):
     @property
     def message_names(self) -> list[str]:
         """The arrays that `messages` are computed from."""
-        told = [r.name for r in ARCHIVE_RELATIONS if r.target == CANDIDATE]
+        told = [r.name for r in TOLD_RELATIONS]
         return [name for name in self.array_names if name in list(Modality) or name.split(".")[0] in told]
 
     @property
