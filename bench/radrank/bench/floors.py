@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.bench.turns import Call, clocked
-from radrank.core.graph import TOLD_RELATIONS, Candidates, GraphBuilder
+from radrank.core.graph import Candidates, GraphBuilder
 from radrank.core.ranking import Ranker
 from radrank.core.studies import Modality
 from radrank.core.vectors import Vector
@@ -90,7 +90,7 @@ class Floors:
         )
         batch = self._builder.batch([graph])
         if self._messages is not None:
-            batch = batch.told(self._messages(batch.hearing(TOLD_RELATIONS)))
+            batch = batch.told_by(self._messages)
         feed = batch.feed([given.name for given in self._engine.inputs])
         vectors = len(found) * vector.nbytes
         return feed, vectors + sum(array.nbytes for array in feed.values())

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from radrank.bench.recipes import BELIEFS, CLIP_ALONE, FROZEN, LEXICON, WORK, Recipes, Space
 from radrank.bench.spaces import About, TorchReranker, collection
 from radrank.core.errors import InvalidQuery
-from radrank.core.graph import TOLD_RELATIONS, GraphSettings
+from radrank.core.graph import GraphSettings
 from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality, Split
 from radrank.datasets import open_dataset
@@ -154,7 +154,7 @@ def _cost(seed: _Trained, name: str, world: World, *, candidates: int) -> tuple[
                 _, batch = world.graph(trial, row, settings, candidates=candidates)
                 graph = time.perf_counter() - start
                 for make in messages:  # a server looks them up
-                    batch = batch.told(make(batch.hearing(TOLD_RELATIONS)))
+                    batch = batch.told_by(make)
                 start = time.perf_counter()
                 engine.score(batch)
                 times.append((graph, time.perf_counter() - start))

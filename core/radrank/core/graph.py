@@ -8,7 +8,7 @@ labels. A study that is excluded contributes no archive node at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,6 +147,10 @@ class GraphBatch:
     def feed(self, names: Iterable[str]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
         """The arrays of these names; `<relation>.norm` is made when it is asked for, where it is not there."""
         return {name: self.arrays[name] if name in self.arrays else self._norm(name) for name in names}
+
+    def told_by(self, make: Callable[[GraphBatch], NDArray[np.float32]]) -> GraphBatch:
+        """The same with the messages that this makes of what candidates hear from the archive."""
+        return self.told(make(self.hearing(TOLD_RELATIONS)))
 
     def told(self, messages: NDArray[np.float32]) -> GraphBatch:
         """The same, laid out for a re-ranker that reads messages [B, K, w]."""

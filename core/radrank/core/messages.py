@@ -52,9 +52,9 @@ class MessageTables:
         nodes = self._nodes[target]
         for m, table in ((target, nodes.same), (target.other, nodes.cross)):
             among = self._nodes[m]
-            near = table.rows.take(rows)[:, : self._make.settings.neighbours]
             if not len(among):
                 continue
+            near = table.rows.take(rows)[:, : self._make.settings.neighbours]
             safe = np.maximum(near, 0)
             gone = ~among.alive.take(safe) | np.isin(among.study.take(safe), excluded)
             came |= (gone & (near != NO_ROW)).any(axis=1)

@@ -92,7 +92,7 @@ class ArchiveMessages(Protocol):
     @property
     def settings(self) -> GraphSettings: ...
     def __call__(self, batch: GraphBatch) -> NDArray[np.float32]:
-        """float32 [B, n, w] of what `GraphBuilder.around` makes, or of a whole batch."""
+        """float32 [B, n, w] of a batch of TOLD_RELATIONS alone (`GraphBuilder.around`, `GraphBatch.hearing`)."""
         ...
 
 

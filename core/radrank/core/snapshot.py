@@ -213,7 +213,7 @@ def prune(home: Path, keep: Iterable[Path]) -> None:
 
 
 class _GrowingFile:
-    """A .npy of float32 [n, width] that grows row by row: numpy leaves room in the header for the final n."""
+    """A .npy of float32 [n, width] that grows by some rows at a time: the header has room for the final n."""
 
     def __init__(self, path: Path, width: int) -> None:
         self._file = path.open("wb")
@@ -221,9 +221,9 @@ class _GrowingFile:
         self.rows = 0
         self._header()
 
-    def append(self, row: Vector) -> None:
-        self._file.write(np.ascontiguousarray(row, dtype="<f4").tobytes())
-        self.rows += 1
+    def append(self, rows: Vector | Matrix) -> None:
+        self._file.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        self.rows += rows.size // self._width
 
     def close(self) -> None:
         self._file.seek(0)
@@ -299,13 +299,21 @@ def _write_tables(building: Path, m: Modality, factory: IndexFactory, graph: Gra
 
 
 def _write_messages(building: Path, layout: VectorLayout, make: ArchiveMessages) -> None:
-    nodes = open_nodes(building, MappedFiles())
+    """A block at a time, from disk to disk: a server builds snapshots beside its searches, and its memory counts."""
+    files = MappedFiles()
+    nodes = open_nodes(building, files)
     builder = GraphBuilder(gallery=nodes, archive=nodes, layout=layout, settings=make.settings)
     for m, found in nodes.items():
-        blocks = [np.arange(at, min(at + _BLOCK, len(found))) for at in range(0, len(found), _BLOCK)]
-        if blocks:
-            told = [make(builder.around(m, rows))[0, : len(rows)] for rows in blocks]
-            np.save(building / m.value / f"{_MESSAGES}{make.key}.npy", np.concatenate(told))
+        with ExitStack() as stack:
+            table: _GrowingFile | None = None
+            for at in range(0, len(found), _BLOCK):
+                rows = np.arange(at, min(at + _BLOCK, len(found)))
+                told = make(builder.around(m, rows))[0, : len(rows)]
+                if table is None:
+                    path = building / m.value / f"{_MESSAGES}{make.key}.npy"
+                    table = stack.enter_context(closing(_GrowingFile(path, told.shape[1])))
+                table.append(told)
+                files.trim()
 
 
 def _save_columns(folder: Path, columns: StudyColumns) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.files import check_files
-from radrank.core.graph import MESSAGES, TOLD_RELATIONS, GraphBatch, GraphSettings
+from radrank.core.graph import MESSAGES, GraphBatch, GraphSettings
 from radrank.core.ports import EngineManifest, Reranker
 from radrank.engines.encoder import BundleEncoder
 from radrank.engines.engine import Engine
@@ -53,7 +53,7 @@ class EngineReranker:
     def score(self, batch: GraphBatch) -> NDArray[np.float32]:
         """Of a batch with or without messages: what is missing is made."""
         if self.messages is not None and MESSAGES not in batch.arrays:
-            batch = batch.told(self.messages(batch.hearing(TOLD_RELATIONS)))
+            batch = batch.told_by(self.messages)
         scores: NDArray[np.float32] = self._engine.run(batch.feed(self._inputs))["scores"]
         return scores
 

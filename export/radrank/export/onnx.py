@@ -102,9 +102,7 @@ def export_text_encoder(model: TextEncoder, backbone: Backbone, path: Path) -> N
         _check(model, path, {"ids": ids})
 
 
-def export_reranker(
-    model: GraphReranker, examples: Sequence[GraphBatch], path: Path, messages: Path | None = None
-) -> int:
+def export_reranker(model: GraphReranker, examples: Sequence[GraphBatch], path: Path, messages: Path) -> int:
     """examples: several of different sizes; the first shapes the export, all check it.
 
     messages: where the file goes that makes them, for a re-ranker that reads them. Returns their width, 0 without them.
@@ -112,8 +110,6 @@ def export_reranker(
     if not model.shape.variant.apart:
         _export_graph(_Positional(model, model.input_names), examples, path, "scores")
         return 0
-    if messages is None:
-        raise ValueError(f"{model.shape.name} reads messages: name the file of what makes them")
     heard = [batch.hearing(TOLD_RELATIONS) for batch in examples]
     maker = _Positional(model, model.message_names, messages=True)
     _export_graph(maker, heard, messages, MESSAGES)

@@ -196,7 +196,7 @@ def run(
             library = load()
             libraries.append(library)
             gc.collect()
-            gc.freeze()  # what is loaded stays: looking through it again and again would stop all calls for 50 ms
+            gc.freeze()  # what is loaded stays: looking through it again and again would stop all calls meanwhile
             server.serve(library)
             announce(address, library)
         except BaseException as error:  # noqa: BLE001 - raised below, in the main thread
