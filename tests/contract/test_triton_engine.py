@@ -127,6 +127,27 @@ def test_it_answers_as_with_engines_of_its_own(local, remote, query, reranker, t
     assert list(there.hits) == list(here.hits)
 
 
+def helpers_here() -> set[int]:
+    """Processes that re-rank for a server of this one."""
+    started = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return {
+        int(child)
+        for child in started.split()
+        if b"radrank.server.helpers" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
+
+
+@pytest.mark.parametrize("runtime", ["triton", "onnxruntime-cpu"])
+def test_helpers_are_started_only_where_re_rankers_compute_here(host, tmp_path, runtime):
+    with opened(tiny_bundle(), runtime=runtime, triton=host.address) as bundle:
+        bundle.warm_up()
+        before = helpers_here()
+        with serving(tmp_path / "home", STUDIES[:8], bundle=bundle, limits={"helpers": 1}) as running:
+            running.search(query=STUDY, reranker="sage")
+            assert len(helpers_here() - before) == (runtime != "triton")
+        assert helpers_here() <= before
+
+
 def test_the_archive_was_encoded_there_too(local, remote):
     query = retrieval_pb2.EmbedRequest(queries=[TEXT, {"text": "large opacity left"}])
     here, there = (list(each.retrieval.Embed(query, timeout=SECONDS).vectors) for each in (local, remote))

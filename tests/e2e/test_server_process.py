@@ -145,8 +145,11 @@ def test_an_acknowledged_study_survives_sigkill(demo_bundle, home):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_leaves_with_zero(demo_bundle, home, number):
-    with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
+def test_a_signal_drains_and_leaves_with_zero_as_soon_as_nothing_runs(demo_bundle, home, number):
+    with (
+        started(demo_bundle, home, {"RADRANK_LIMITS__HELPERS": "1"}) as server,
+        Client(server.address, timeout=60) as client,
+    ):
         results: list[list[str]] = []
         threads = [
             threading.Thread(target=lambda: results.append(ids(client.search(text="opacity", k=5)))) for _ in range(4)
@@ -156,7 +159,10 @@ def test_a_signal_drains_and_leaves_with_zero(demo_bundle, home, number):
             thread.start()
         for thread in threads:
             thread.join()
+        helper_of(server)
+        start = time.monotonic()
         assert server.end(number) == 0
+        assert time.monotonic() - start < 4.0
         assert len(results) == 4
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from radrank.core import heap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,5 +45,5 @@ def memory_of_all(pid: int) -> Memory:
 
 def held_bytes() -> int:
     """What this process holds itself, after giving back what it has freed."""
-    ctypes.CDLL(None).malloc_trim(0)
+    heap.give_back()
     return memory_of().anonymous

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import queue
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
+from radrank.engines import openvino_ir
 from radrank.engines.buckets import checked
 from radrank.engines.engine import Feed, Model, TensorSpec
 
@@ -21,8 +24,8 @@ _HINTS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 class OpenVinoEngine:
     """One ONNX file on the CPU: any batch, any size. `run` releases the GIL and may be called from several threads."""
 
-    def __init__(self, model: Model, *, precision: str, threads: int) -> None:
-        """precision: of the arithmetic; the file stays as it is.
+    def __init__(self, model: Model, *, precision: str, threads: int, kept: Path | None = None) -> None:
+        """precision: of the arithmetic; kept: directory for what `openvino_ir` makes, None to read the ONNX file.
 
         Raises MissingExtra, and Unavailable where this processor lacks the precision.
         """
@@ -36,8 +39,16 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # other threads of the server want the cores too
         }
+        files = None if kept is None else openvino_ir.kept(package, model, precision, kept)
+        self._weights: mmap.mmap | None = None
         try:
-            self._compiled = core.compile_model(str(model.path), "CPU", settings)
+            if files is None:
+                read = core.read_model(str(model.path))
+            else:
+                self._weights = weights = _mapped(files / openvino_ir.WEIGHTS)
+                tensor = package.Tensor(np.frombuffer(weights, dtype=np.uint8), shared_memory=True)
+                read = core.read_model(model=(files / openvino_ir.GRAPH).read_bytes(), weights=tensor)
+            self._compiled = core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise Unavailable(f"openvino can't open {model.name}: {error}") from error
         self.inputs = tuple(map(_spec, self._compiled.inputs))
@@ -48,8 +59,11 @@ class OpenVinoEngine:
         self.manifest = EngineManifest(sha256=model.sha256, precision=precision, runtime=f"openvino {version}")
 
     def warm_up(self, feeds: Iterable[Feed]) -> None:
+        """As Engine says. Weights that the kernels have packed by then are given back."""
         for feed in feeds:
             self.run(feed)
+        if self._weights is not None:
+            self._weights.madvise(mmap.MADV_DONTNEED)
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """As Engine says."""
@@ -84,6 +98,12 @@ def openvino() -> Any:
     except ImportError as error:
         raise MissingExtra("openvino", "openvino") from error
     return package
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file as memory that nobody writes to; OpenVINO would refuse what can't be written to."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -30,7 +30,7 @@ class EngineSettings:
 
     runtime: a name of RUNTIMES, or "auto" for the best that is installed and passes the gate
     precision: None for what suits the runtime: fp16 on a GPU, bf16 on OpenVINO where the processor has it, else fp32
-    plans: directory of TensorRT plans and converted models; None for BUNDLE.plans, beside the bundle
+    plans: directory of TensorRT plans, converted models and OpenVINO's files; None for BUNDLE.plans, beside the bundle
     threads: of one encoder call on a CPU; None for all cores
     batch: requests that a GPU runs as one. Every run is of this size, so that no answer depends on what else is in it
     batch_delay: seconds that an idle GPU waits for a batch to fill
@@ -104,8 +104,8 @@ def _openvino(model: Model, settings: EngineSettings) -> Engine:
         if settings.runtime == AUTO:
             raise Unavailable("a re-ranker's graph is small: ONNX Runtime answers sooner")
         return _onnxruntime_cpu(model, settings)
-    precision = settings.precision or OPENVINO_PRECISION
-    return OpenVinoEngine(model, precision=precision, threads=settings.threads or len(os.sched_getaffinity(0)))
+    precision, threads = settings.precision or OPENVINO_PRECISION, settings.threads or len(os.sched_getaffinity(0))
+    return OpenVinoEngine(model, precision=precision, threads=threads, kept=settings.plans_for(model))
 
 
 def _triton(model: Model, settings: EngineSettings) -> Engine:
@@ -143,7 +143,7 @@ where they are asked for.
 
 
 TRIALS = frozenset({OPENVINO})
-"""Need nothing built or converted: "auto" tries them in passing, and that one is refused is no news."""
+"""Need nothing built or converted beforehand: "auto" tries them in passing, and that one is refused is no news."""
 
 
 def choices(settings: EngineSettings) -> tuple[tuple[str, EngineSettings], ...]:

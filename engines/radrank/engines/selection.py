@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from radrank.core.errors import RadrankError
+from radrank.engines.deferred import Deferred
 from radrank.engines.engine import Engine, Model
 from radrank.engines.parity import Agreement, Golden, check
 from radrank.engines.runtimes import RUNTIMES, TRIALS, EngineSettings, choices
@@ -15,7 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 class Selection:
-    """A slot for every model. They start on the last runtime that the settings allow: the one that is always there."""
+    """A slot for every model. They start on the last runtime that the settings allow: the one that is always there.
+
+    Where there is a choice, that one is opened when it is first needed: an encoder's weights may be half a gigabyte.
+    """
 
     def __init__(self, models: Mapping[str, Model], settings: EngineSettings) -> None:
         self._choices = choices(settings)
@@ -24,7 +29,8 @@ class Selection:
         self.slots: dict[str, Slot] = {}
         try:
             for name, model in models.items():
-                self.slots[name] = Slot(self._open(self._held[name], model))
+                last = partial(self._open, self._held[name], model)
+                self.slots[name] = Slot(Deferred(last) if self._held[name] else last())
         except BaseException:
             for slot in self.slots.values():
                 slot.close()

@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from radrank.core import heap
 from radrank.core.errors import InvalidQuery
 from radrank.server import kserve
 from radrank.server.admission import Admission
@@ -139,10 +140,10 @@ class _Listening:
         await asyncio.sleep(0)  # no new calls from here on
         self._streams.drain()
         await stopping
+        await self._helpers.stop()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=_LAST_SECONDS)
-        await self._helpers.stop()
         self._threads.close()
 
     def _bound(self, settings: Settings) -> str:
@@ -196,6 +197,7 @@ def run(
             library = load()
             libraries.append(library)
             gc.collect()
+            heap.give_back()  # what was read to be packed or checked
             gc.freeze()  # what is loaded stays: looking through it again and again would stop all calls meanwhile
             server.serve(library)
             announce(address, library)

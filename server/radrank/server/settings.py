@@ -59,7 +59,8 @@ class Engines(_Group):
     """What runs the bundle's models.
 
     runtime: "auto" for the best that is installed and passes the parity gate, or a runtime's name
-    precision: None for what suits the runtime; plans: directory of TensorRT plans, None for BUNDLE.plans
+    precision: None for what suits the runtime
+    plans: directory of TensorRT plans, converted models and OpenVINO's files, None for BUNDLE.plans
     threads: of one encoder call on a CPU, None for all cores
     batch: requests that a GPU runs as one; batch_delay: seconds that an idle GPU waits for more of them
     triton: host:port of the Triton that runs them all, with runtime "triton"; triton_ca: PEM file of who signed its

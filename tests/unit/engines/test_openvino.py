@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.made_up import tiny_bundle
 from radrank.core.errors import InvalidQuery, MissingExtra, Unavailable
+from radrank.engines import onnxruntime, runtimes
 from radrank.engines import openvino as module
-from radrank.engines import runtimes
 from radrank.engines.bundle import Bundle, open_bundle
 from radrank.engines.openvino import OpenVinoEngine, openvino
 from radrank.engines.runtimes import EngineSettings
 
 ENCODERS = ("image_encoder", "text_encoder")
 FP32 = EngineSettings(runtime="openvino", precision="fp32")
+IDS = {"ids": np.ones((1, 16), dtype=np.int64)}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,69 @@ def test_what_does_not_fit_is_answered(other):
         other.engines["image_encoder"].run({"pixels": np.zeros((1, 8, 8), dtype=np.float32)})
 
 
+def opened(model, kept: Path | None) -> OpenVinoEngine:
+    return OpenVinoEngine(model, precision="fp32", threads=1, kept=kept)
+
+
+def test_its_own_files_are_kept_and_are_all_that_is_read_later(plain, tmp_path):
+    model = plain.models["text_encoder"]
+    wanted = opened(model, None).run(IDS)["vectors"]
+    first = opened(model, tmp_path / "plans").run(IDS)["vectors"]
+    gone = replace(model, path=tmp_path / "gone.onnx")
+    later = opened(gone, tmp_path / "plans").run(IDS)["vectors"]
+    assert np.array_equal(first, later)
+    np.testing.assert_allclose(first, wanted, atol=1e-6)
+    (kept,) = (tmp_path / "plans").iterdir()
+    assert re.fullmatch(r"text_encoder\.openvino-fp32\.\w{12}", kept.name)
+
+
+def test_other_weights_have_other_files(plain, tmp_path):
+    model = plain.models["text_encoder"]
+    for sha256 in (model.sha256, "another"):
+        opened(replace(model, sha256=sha256), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("file", ["model.xml", "model.bin", "manifest.json"])
+def test_files_that_are_not_what_was_made_are_made_anew(plain, tmp_path, file, caplog):
+    model = plain.models["text_encoder"]
+    wanted = opened(model, tmp_path).run(IDS)["vectors"]
+    (kept,) = tmp_path.iterdir()
+    whole = (kept / file).read_bytes()
+    (kept / file).write_bytes(whole[: len(whole) // 2])
+    assert np.array_equal(opened(model, tmp_path).run(IDS)["vectors"], wanted)
+    assert "is made anew" in caplog.text
+    caplog.clear()
+    opened(model, tmp_path)
+    assert not caplog.text
+
+
+def test_where_nothing_can_be_kept_the_onnx_file_is_read(plain, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").touch()
+    assert opened(plain.models["text_encoder"], tmp_path / "file" / "plans").run(IDS)["vectors"].any()
+    assert "can't be kept" in caplog.text
+
+
+def resident(path: Path) -> int:
+    """KiB of a mapped file that are in this process."""
+    areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    return sum(
+        int(rss) for area in areas if str(path) in area for rss in re.findall(r"^Rss: +(\d+)", area, re.MULTILINE)
+    )
+
+
+def test_weights_that_are_packed_go_back_and_come_again_where_they_are_needed(plain, tmp_path):
+    engine = opened(plain.models["text_encoder"], tmp_path)
+    (weights,) = tmp_path.glob("*/model.bin")
+    wanted = engine.run(IDS)["vectors"]
+    assert resident(weights) > 0
+    engine.warm_up([IDS])
+    assert resident(weights) == 0
+    assert np.array_equal(engine.run(IDS)["vectors"], wanted)
+    assert opened(plain.models["text_encoder"], tmp_path).run({"ids": np.ones((3, 32), dtype=np.int64)})
+
+
 def test_a_precision_that_the_processor_lacks_is_unavailable(plain):
     with pytest.raises(Unavailable, match="openvino has no int4"):
         OpenVinoEngine(plain.models["image_encoder"], precision="int4", threads=1)
@@ -90,10 +158,19 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         openvino()
 
 
-def test_auto_takes_it_for_encoders_where_it_passes_the_gate(monkeypatch):
+def test_auto_takes_it_for_encoders_where_it_passes_the_gate_and_opens_no_other(monkeypatch):
+    also = []
+
+    class Told(onnxruntime.CpuEngine):
+        def __init__(self, model, **settings) -> None:
+            also.append(model.name)
+            super().__init__(model, **settings)
+
+    monkeypatch.setattr(onnxruntime, "CpuEngine", Told)
     monkeypatch.setattr(runtimes, "PREFERENCE", (("openvino", "fp32"), ("onnxruntime-cpu", "fp32")))
     bundle = open_bundle(tiny_bundle())
     bundle.warm_up()
+    assert not set(also) & set(ENCODERS)
     ran = {name: engine.manifest.runtime.split()[0] for name, engine in bundle.engines.items()}
     assert {name for name, runtime in ran.items() if runtime == "openvino"} == set(ENCODERS)
 

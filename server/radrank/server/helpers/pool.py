@@ -40,7 +40,7 @@ class Helpers:
         self._keepers += [asyncio.create_task(self._keep(bundle, sha256)) for _ in range(self._most)]
 
     async def stop(self) -> None:
-        """Ends them. No search may be waiting for one."""
+        """Ends them. What they hold is computed in the loop."""
         self._stopping.set()
         await asyncio.gather(*self._keepers)
 
