@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from helpers.doubles import DoubleBundle, HashingEncoder, NeighbourReranker
-from helpers.serving import STUDIES, health, new_study, search_request, serving
+from helpers.serving import STUDIES, error_of, health, new_study, search_request, serving
 from radrank.core.errors import Unavailable
 from radrank.v1 import archive_pb2, retrieval_pb2
 
@@ -105,6 +105,20 @@ def test_past_the_places_a_call_is_refused_at_once_and_told_when_to_come_back(he
         held.encoder.go.set()
         assert all(call.result().hits for call in calls)
         assert held.search().hits
+
+
+@pytest.mark.parametrize("method", ["Search", "Embed", "Screen"])
+def test_a_call_is_refused_before_its_message_is_read(held, method):
+    image = {"query": {"image": bytes(8 << 20)}}
+    asked = {"Search": retrieval_pb2.SearchRequest(**image), "Screen": retrieval_pb2.ScreenRequest(**image)}
+    request = asked.get(method) or retrieval_pb2.EmbedRequest(queries=[image["query"]] * 2)
+    with ThreadPoolExecutor(4) as pool:
+        filled(held, pool)
+        refusal(held)
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(held.retrieval, method)(request, timeout=10)
+        assert error_of(caught.value)[0] == "RESOURCE_EXHAUSTED"
+        held.encoder.go.set()
 
 
 def test_health_and_lookups_are_answered_however_full_it_is(held):

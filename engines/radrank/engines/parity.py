@@ -61,6 +61,11 @@ class Golden:
         taken = [given.name for given in engine.inputs]
         return [{name: feed[name] for name in taken} for feed in self.feeds]
 
+    def shapes_for(self, engine: Engine) -> list[Feed]:
+        """Of those feeds one of each shape: what an engine is warmed up with."""
+        feeds = {tuple(array.shape for array in feed.values()): feed for feed in self.feeds_for(engine)}
+        return list(feeds.values())
+
     def agreement(self, found: NDArray[np.float32]) -> Agreement:
         """Of answers with the expected ones. Raises Mismatch where they have another shape, NaN or infinity."""
         if found.shape != self.expected.shape:

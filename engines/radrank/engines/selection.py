@@ -51,7 +51,7 @@ class Selection:
                     self._held[name] = place
                     break
             else:
-                slot.warm_up(golden[name].feeds_for(slot))
+                slot.warm_up(golden[name].shapes_for(slot))
                 agreed = check(name, golden[name], slot)
             _log.info("%s runs on %s, %s: %s", name, slot.manifest.runtime, slot.manifest.precision, agreed)
 
@@ -63,7 +63,7 @@ class Selection:
             _log.debug("%s: no %s: %s", model.name, runtime, error)
             return None
         try:
-            engine.warm_up(golden.feeds_for(engine))
+            engine.warm_up(golden.shapes_for(engine))
             return engine, check(model.name, golden, engine)
         except Exception as error:  # noqa: BLE001 - whatever it does wrong, it must not serve
             level = logging.INFO if runtime in TRIALS else logging.WARNING

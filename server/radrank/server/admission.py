@@ -1,4 +1,9 @@
-"""How much may run at once: past it calls are refused, so that a queue never grows. All in one event loop."""
+"""How much may run at once: past it calls are refused, so that a queue never grows. All in one event loop.
+
+While more is asked for than can be done, all places are always taken, and each of them only makes the others wait. So
+from a refusal on only a few are given, enough to keep all cores at work, and more again, step by step, while no more
+than a small share of the calls is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,10 @@ from radrank.core.timing import RecentTimes
 
 _CALL = "call"
 _SHORTEST_RETRY = 0.01  # seconds
+_FEW = 1 / 4  # of the places, while calls are too many
+_WINDOW = 0.25  # seconds after which it is seen whether they still are
+_STILL = 1 / 8  # of the calls in that time: so many refused, and they are
+_STEPS = 4  # back to all places
 
 
 class Admission:
@@ -23,27 +32,43 @@ class Admission:
     """
 
     def __init__(self, *, in_flight: int, workers: int) -> None:
-        self._places = in_flight
+        self._most, self._few = in_flight, max(min(workers, in_flight), math.ceil(_FEW * in_flight))
+        self._places = in_flight  # that are given now
         self._turns = asyncio.Semaphore(workers)  # turns come in the order in which they were asked for
         self._ahead = in_flight / workers
         self._recent = RecentTimes()
+        self._refusals = 0
+        self._window = (0.0, 0, 0)  # when it began, and what had been asked and refused by then
         self.taken = 0
         self.asked = 0
         self.refused = -math.inf
 
+    def full(self) -> bool:
+        """Asks for a place: whether there is none. Who is told so must be refused."""
+        self.asked += 1
+        now = time.perf_counter()
+        if self._places < self._most:
+            self._look(now)
+        if self.taken < self._places:
+            return False
+        self._refuse(now)
+        return True
+
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A call from its arrival to its reply. Raises Overloaded."""
-        self.asked += 1
+        """A call from its arrival to its reply, once it has asked. Raises Overloaded where others were sooner."""
         if self.taken >= self._places:
-            self.refused = time.perf_counter()
-            # By then those who hold a place now have had their turn.
-            raise Overloaded(max(_SHORTEST_RETRY, self._ahead * self._recent.quantile(_CALL, 0.5)))
+            self._refuse(time.perf_counter())
+            raise self.refusal()
         self.taken += 1
         try:
             yield
         finally:
             self.taken -= 1
+
+    def refusal(self) -> Overloaded:
+        """Says when to come again: by then those who hold a place now have had their turn."""
+        return Overloaded(max(_SHORTEST_RETRY, self._ahead * self._recent.quantile(_CALL, 0.5)))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -60,3 +85,23 @@ class Admission:
             yield
         finally:
             self._recent.add(_CALL, time.perf_counter() - start)
+
+    def _look(self, now: float) -> None:
+        """Whether calls are still too many, once in a while."""
+        since, asked, refusals = self._window
+        windows = int((now - since) / _WINDOW)
+        if windows == 0:
+            return
+        if self._refusals - refusals < _STILL * (self.asked - asked):
+            step = math.ceil((self._most - self._few) / _STEPS)
+            self._places = min(self._most, self._places + windows * step)
+        else:
+            self._places = self._few
+        self._window = now, self.asked, self._refusals
+
+    def _refuse(self, now: float) -> None:
+        self._refusals += 1
+        self.refused = now
+        if self._places == self._most:
+            self._places = self._few
+            self._window = now, self.asked, self._refusals

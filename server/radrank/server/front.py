@@ -62,6 +62,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
         self._inline = Inline(admission, threads, helpers)
         self._token = None if token is None else f"Bearer {token}".encode()
         self._handlers: dict[str, Any] = {}
+        self._refusing: dict[str, Any] = {}  # of those that need a place
 
     def add(self, add_to: AddTo, servicer: object, *, is_short: IsShort = never) -> None:
         """Adds a service whose methods take (request, caller), and (requests, caller) where only requests are a stream;
@@ -71,10 +72,13 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
         add_to(servicer, added)
         for name, handler in added.handlers.items():
             self._handlers[name] = self._handler(name, handler, is_short)
+            if not handler.request_streaming and _computes(name):
+                self._refusing[name] = self._refusal(name)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         _arrived.set(time.perf_counter_ns())
-        return self._handlers.get(handler_call_details.method)
+        name = handler_call_details.method
+        return self._refusing[name] if name in self._refusing and self._admission.full() else self._handlers.get(name)
 
     def _handler(self, name: str, handler: Any, is_short: IsShort) -> Any:
         if not handler.request_streaming:
@@ -91,7 +95,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
         return grpc.stream_stream_rpc_method_handler(self._each(_Method(name, behaviour, handler, is_short)))
 
     def _single(self, method: _Method) -> Any:
-        computes = method.name.rpartition("/")[2] in COMPUTING
+        computes = _computes(method.name)
 
         async def call(raw: bytes, context: Any) -> bytes:
             caller = _caller(context)
@@ -102,6 +106,15 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
                     return await self._computed(method, raw, caller)
 
         return call
+
+    def _refusal(self, name: str) -> Any:
+        """Refuses a call before its message is read. To gRPC it has a stream: only those wait for no message."""
+
+        async def call(_requests: object, context: Any) -> None:
+            async with self._answered(name, context):
+                raise self._admission.refusal()
+
+        return grpc.stream_stream_rpc_method_handler(call)
 
     def _collecting(self, method: _Method) -> Any:
         async def call(_requests: object, context: Any) -> bytes:
@@ -222,6 +235,10 @@ class _Added:
 
     def add_generic_rpc_handlers(self, _handlers: object) -> None:
         """They are the same."""
+
+
+def _computes(name: str) -> bool:
+    return name.rpartition("/")[2] in COMPUTING
 
 
 def _caller(context: Any) -> Caller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
@@ -86,3 +87,82 @@ def test_who_is_refused_waits_for_those_before_it(monkeypatch):
     with admission.place(), pytest.raises(Overloaded) as refused, admission.place():
         pass
     assert refused.value.retry_after == pytest.approx(0.25)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """What time it is for admission, to be set."""
+    now = [100.0]
+    monkeypatch.setattr("radrank.server.admission.time.perf_counter", lambda: now[0])
+    return now
+
+
+def given(admission: Admission, held: ExitStack, calls: int) -> int:
+    """How many of so many calls get a place, which they keep."""
+    found = 0
+    for _ in range(calls):
+        if not admission.full():
+            held.enter_context(admission.place())
+            found += 1
+    return found
+
+
+def test_once_calls_are_too_many_fewer_have_a_place(clock):
+    admission = Admission(in_flight=16, workers=2)
+    with ExitStack() as held:
+        assert given(admission, held, 17) == 16
+    for _ in range(8):  # two seconds in which half of the calls are refused
+        with ExitStack() as held:
+            assert given(admission, held, 8) == 4
+        clock[0] += 0.25
+
+
+def test_while_few_are_refused_more_places_are_given_step_by_step(clock):
+    admission, most = Admission(in_flight=16, workers=2), []
+    with ExitStack() as held:
+        given(admission, held, 17)
+    for _ in range(5):
+        for _ in range(40):
+            with ExitStack() as held:
+                assert given(admission, held, 4) == 4
+        with ExitStack() as held:
+            most.append(given(admission, held, 20))
+        clock[0] += 0.25
+    assert most == [4, 7, 10, 13, 16]
+
+
+def test_when_too_many_are_refused_again_it_begins_anew(clock):
+    admission = Admission(in_flight=16, workers=2)
+    with ExitStack() as held:
+        given(admission, held, 17)
+    for calls, wanted in [(4, 4), (14, 7), (14, 4), (4, 4), (14, 7)]:
+        with ExitStack() as held:
+            assert given(admission, held, calls) == wanted
+        clock[0] += 0.25
+
+
+def test_when_nobody_came_for_a_while_all_places_are_given_again(clock):
+    admission = Admission(in_flight=16, workers=2)
+    with ExitStack() as held:
+        given(admission, held, 17)
+    clock[0] += 60
+    with ExitStack() as held:
+        assert given(admission, held, 16) == 16
+
+
+@pytest.mark.parametrize(("in_flight", "workers", "few"), [(1, 1, 1), (2, 4, 2), (8, 4, 4), (64, 2, 16)])
+def test_fewer_are_never_fewer_than_can_run(clock, in_flight, workers, few):
+    admission = Admission(in_flight=in_flight, workers=workers)
+    with ExitStack() as held:
+        given(admission, held, in_flight + 1)
+    with ExitStack() as held:
+        assert given(admission, held, in_flight) == few
+
+
+def test_who_asked_and_finds_the_place_taken_is_refused(clock):
+    admission = Admission(in_flight=1, workers=1)
+    assert not admission.full()
+    assert not admission.full()
+    with admission.place(), pytest.raises(Overloaded), admission.place():
+        pass
+    assert admission.refused == clock[0]

@@ -109,6 +109,7 @@ async def many(admission: Admission, said: list[str]) -> None:
     for _ in range(5):
         for _ in range(4):
             await asyncio.sleep(0)
+        assert not admission.full()
         with admission.place():
             said.append("came")
 
