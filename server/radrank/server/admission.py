@@ -1,8 +1,8 @@
 """How much may run at once: past it calls are refused, so that a queue never grows. All in one event loop.
 
 While more is asked for than can be done, all places are always taken, and each of them only makes the others wait. So
-from a refusal on only a few are given, enough to keep all cores at work, and more again, step by step, while no more
-than a small share of the calls is refused.
+from a refusal on only a few are given, enough to keep all cores at work, and more again, step by step, while less than
+a share of the calls is refused: where it is only a little too much, all places serve more calls than a few do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CALL = "call"
 _SHORTEST_RETRY = 0.01  # seconds
 _FEW = 1 / 4  # of the places, while calls are too many
 _WINDOW = 0.25  # seconds after which it is seen whether they still are
-_STILL = 1 / 8  # of the calls in that time: so many refused, and they are
+_STILL = 1 / 4  # of the calls in that time: so many refused, and they are
 _STEPS = 4  # back to all places
 
 
