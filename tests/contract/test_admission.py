@@ -108,17 +108,24 @@ def test_past_the_places_a_call_is_refused_at_once_and_told_when_to_come_back(he
 
 
 @pytest.mark.parametrize("method", ["Search", "Embed", "Screen"])
-def test_a_call_is_refused_before_its_message_is_read(held, method):
-    image = {"query": {"image": bytes(8 << 20)}}
-    asked = {"Search": retrieval_pb2.SearchRequest(**image), "Screen": retrieval_pb2.ScreenRequest(**image)}
-    request = asked.get(method) or retrieval_pb2.EmbedRequest(queries=[image["query"]] * 2)
+def test_a_call_is_refused_before_its_message_is_there(held, method):
+    ended = threading.Event()
+
+    def never():
+        ended.wait(20)
+        yield b""
+
+    call = held.channel.stream_unary(f"/radrank.v1.Retrieval/{method}")
     with ThreadPoolExecutor(4) as pool:
-        filled(held, pool)
-        refusal(held)
-        with pytest.raises(grpc.RpcError) as caught:
-            getattr(held.retrieval, method)(request, timeout=10)
-        assert error_of(caught.value)[0] == "RESOURCE_EXHAUSTED"
-        held.encoder.go.set()
+        try:
+            filled(held, pool)
+            refusal(held)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(never(), timeout=5)
+            assert error_of(caught.value)[0] == "RESOURCE_EXHAUSTED"
+        finally:
+            ended.set()
+            held.encoder.go.set()
 
 
 def test_health_and_lookups_are_answered_however_full_it_is(held):

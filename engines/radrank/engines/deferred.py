@@ -16,7 +16,7 @@ from radrank.engines.engine import Engine, Feed, TensorSpec
 class Deferred:
     """An Engine that stands for one not yet opened. Thread-safe.
 
-    Each of its calls raises what opening it raises, and Unavailable once it is closed.
+    Each of its calls raises what opening it raises, and Unavailable where it was closed before.
     """
 
     def __init__(self, opener: Callable[[], Engine]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import queue
 import sys
@@ -17,6 +18,8 @@ from radrank.core.ports import EngineManifest
 from radrank.engines import openvino_ir
 from radrank.engines.buckets import checked
 from radrank.engines.engine import Feed, Model, TensorSpec
+
+_log = logging.getLogger(__name__)
 
 _HINTS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -39,15 +42,12 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # other threads of the server want the cores too
         }
-        files = None if kept is None else openvino_ir.kept(package, model, precision, kept)
         self._weights: mmap.mmap | None = None
         try:
-            if files is None:
+            files = None if kept is None else openvino_ir.kept(package, model, precision, kept)
+            read = None if files is None else self._mapped(package, core, files)
+            if read is None:
                 read = core.read_model(str(model.path))
-            else:
-                self._weights = weights = _mapped(files / openvino_ir.WEIGHTS)
-                tensor = package.Tensor(np.frombuffer(weights, dtype=np.uint8), shared_memory=True)
-                read = core.read_model(model=(files / openvino_ir.GRAPH).read_bytes(), weights=tensor)
             self._compiled = core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise Unavailable(f"openvino can't open {model.name}: {error}") from error
@@ -79,6 +79,19 @@ class OpenVinoEngine:
         self._compiled = None
         self._idle = queue.SimpleQueue()
 
+    def _mapped(self, package: Any, core: Any, files: Path) -> Any:
+        """The model of these files, on weights that are mapped; None where they can't be."""
+        try:
+            with (files / openvino_ir.WEIGHTS).open("rb") as file:
+                # Nobody writes to them; OpenVINO would refuse what can't be written to.
+                self._weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            graph = (files / openvino_ir.GRAPH).read_bytes()
+        except OSError as error:  # such as a file system that maps nothing
+            _log.info("%s can't be mapped: %s", files, error.strerror)
+            return None
+        tensor = package.Tensor(np.frombuffer(self._weights, dtype=np.uint8), shared_memory=True)
+        return core.read_model(model=graph, weights=tensor)
+
     def _request(self) -> Any:
         """One that nobody uses; there are as many as there were ever calls at once."""
         try:
@@ -98,12 +111,6 @@ def openvino() -> Any:
     except ImportError as error:
         raise MissingExtra("openvino", "openvino") from error
     return package
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    """A file as memory that nobody writes to; OpenVINO would refuse what can't be written to."""
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -14,6 +14,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from radrank.engines.engine import Model
 
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 _MANIFEST = "manifest.json"
+_BEGUN = 3_600.0  # seconds after which nobody is still making it
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +48,11 @@ def kept(package: Any, model: Model, precision: str, directory: Path) -> Path | 
             read = package.Core().read_model(str(model.path))
             package.save_model(read, str(building / GRAPH), compress_to_fp16=precision != FP32)
             write_json(building / _MANIFEST, {**told, "files": file_table(building)})
+            if _is_whole(final):  # another process was sooner
+                return final
             shutil.rmtree(final, ignore_errors=True)
             publish(building, final)
+        _sweep(directory, final.name)
     except (OSError, RuntimeError) as error:  # RuntimeError: OpenVINO's own
         _log.info("%s: its OpenVINO files can't be kept in %s: %s", model.name, directory, type(error).__name__)
         return None
@@ -60,6 +65,13 @@ def _is_whole(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     except (RadrankError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        _log.warning("%s is not what was made, and is made anew", folder)
+        _log.warning("%s is not what was made", folder)
         return False
     return True
+
+
+def _sweep(directory: Path, name: str) -> None:
+    """Removes what processes that were killed had begun to make."""
+    for begun in directory.glob(f"{name}.*"):
+        if begun.stat().st_mtime < time.time() - _BEGUN:
+            shutil.rmtree(begun, ignore_errors=True)

@@ -9,6 +9,7 @@ from functools import partial
 from radrank.core.errors import RadrankError
 from radrank.engines.deferred import Deferred
 from radrank.engines.engine import Engine, Model
+from radrank.engines.models import GRAPHS
 from radrank.engines.parity import Agreement, Golden, check
 from radrank.engines.runtimes import RUNTIMES, TRIALS, EngineSettings, choices
 from radrank.engines.slot import Slot
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 class Selection:
     """A slot for every model. They start on the last runtime that the settings allow: the one that is always there.
 
-    Where there is a choice, that one is opened when it is first needed: an encoder's weights may be half a gigabyte.
+    Where there is a choice, an encoder's is opened when it is first needed: its weights may be half a gigabyte.
     """
 
     def __init__(self, models: Mapping[str, Model], settings: EngineSettings) -> None:
@@ -30,7 +31,8 @@ class Selection:
         try:
             for name, model in models.items():
                 last = partial(self._open, self._held[name], model)
-                self.slots[name] = Slot(Deferred(last) if self._held[name] else last())
+                defers = self._held[name] > 0 and not name.startswith(GRAPHS)
+                self.slots[name] = Slot(Deferred(last) if defers else last())
         except BaseException:
             for slot in self.slots.values():
                 slot.close()

@@ -27,6 +27,8 @@ from radrank.engines.manifest import (
     TextEncoderEntry,
 )
 from radrank.engines.models import MESSAGES_OF, RERANKER
+from radrank.engines.plans import plans_of
+from radrank.engines.runtimes import EngineSettings
 from radrank.export.golden import golden_queries, random_batch
 from radrank.export.onnx import ImageEncoder, TextEncoder, export_image_encoder, export_reranker, export_text_encoder
 from radrank.training.backbones import Backbone
@@ -95,7 +97,7 @@ def write_bundle(run: Run, to: Path, *, name: str = "", default: str | None = No
         )
         write_json(building / MANIFEST, manifest.to_json())
         tell("golden queries")
-        bundle = open_bundle(building)
+        bundle = open_bundle(building, EngineSettings(plans=plans_of(to)))  # what engines keep is there to be served
         bundle.warm_up()
         bundle.close()
         publish(building, to)

@@ -92,11 +92,12 @@ class Admission:
         windows = int((now - since) / _WINDOW)
         if windows == 0:
             return
+        step = math.ceil((self._most - self._few) / _STEPS)
         if self._refusals - refusals < _STILL * (self.asked - asked):
-            step = math.ceil((self._most - self._few) / _STEPS)
-            self._places = min(self._most, self._places + windows * step)
+            places = self._places + windows * step
         else:
-            self._places = self._few
+            places = self._few + (windows - 1) * step  # in all but the first of them nobody asked
+        self._places = min(self._most, places)
         self._window = now, self.asked, self._refusals
 
     def _refuse(self, now: float) -> None:

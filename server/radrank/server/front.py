@@ -78,7 +78,12 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         _arrived.set(time.perf_counter_ns())
         name = handler_call_details.method
-        return self._refusing[name] if name in self._refusing and self._admission.full() else self._handlers.get(name)
+        # Who may not ask has no part in who gets a place.
+        if name in self._refusing and (
+            not self._may(handler_call_details.invocation_metadata) or self._admission.full()
+        ):
+            return self._refusing[name]
+        return self._handlers.get(name)
 
     def _handler(self, name: str, handler: Any, is_short: IsShort) -> Any:
         if not handler.request_streaming:
@@ -108,7 +113,10 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
         return call
 
     def _refusal(self, name: str) -> Any:
-        """Refuses a call before its message is read. To gRPC it has a stream: only those wait for no message."""
+        """Refuses a call before its message is read. To gRPC it has a stream: only those wait for no message.
+
+        Who sent no token hears of that first.
+        """
 
         async def call(_requests: object, context: Any) -> None:
             async with self._answered(name, context):
@@ -189,12 +197,16 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
             await context.abort(refusal.code, refusal.message, refusal.metadata)
 
     def _check_token(self, context: Any) -> None:
-        if self._token is None:
-            return
-        sent = next((value for key, value in context.invocation_metadata() if key == "authorization"), "")
-        given = sent if isinstance(sent, bytes) else sent.encode("utf-8", "replace")
-        if not hmac.compare_digest(given, self._token):
+        if self._token is not None and not self._may(context.invocation_metadata()):
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "authorization: send the metadata `Bearer <token>`")
+
+    def _may(self, metadata: Any) -> bool:
+        """Whether a caller has sent the token, where there is one."""
+        if self._token is None:
+            return True
+        sent = next((value for key, value in metadata if key == "authorization"), "")
+        given = sent if isinstance(sent, bytes) else sent.encode("utf-8", "replace")
+        return hmac.compare_digest(given, self._token)
 
 
 class _Method:

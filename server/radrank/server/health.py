@@ -39,11 +39,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # h
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
         told = None
         while True:
-            changed, status = self._changed, self._status(request.service)
+            # All seen at once: while one status is written, the next may come.
+            changed, status, ended = self._changed, self._status(request.service), self._ended
             if status != told:
                 await context.write(status)
                 told = status
-            if self._ended:
+            if ended:
                 return
             await changed.wait()
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
+import numpy as np
 import pytest
 
 from helpers.made_up import tiny_bundle
@@ -46,3 +50,35 @@ def test_closed_it_opens_no_more(model):
     engine.close()
     with pytest.raises(Unavailable, match="closed"):
         engine.warm_up([])
+
+
+def test_of_several_who_ask_at_once_one_opens_it(model):
+    opened = []
+
+    def slow() -> CpuEngine:
+        opened.append(1)
+        time.sleep(0.05)
+        return CpuEngine(model, threads=1)
+
+    engine, together = Deferred(slow), threading.Barrier(8)
+
+    def ask() -> None:
+        together.wait(10)
+        engine.run({"ids": np.ones((1, 16), dtype=np.int64)})
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [1]
+
+
+def test_closed_it_closes_what_it_has_opened(model, monkeypatch):
+    closed = []
+    monkeypatch.setattr(CpuEngine, "close", lambda _: closed.append(1))
+    engine = Deferred(lambda: CpuEngine(model, threads=1))
+    assert engine.inputs
+    engine.close()
+    assert closed == [1]
+    assert engine.manifest.sha256 == model.sha256  # stays true

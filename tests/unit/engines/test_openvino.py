@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -108,7 +110,7 @@ def test_files_that_are_not_what_was_made_are_made_anew(plain, tmp_path, file, c
     whole = (kept / file).read_bytes()
     (kept / file).write_bytes(whole[: len(whole) // 2])
     assert np.array_equal(opened(model, tmp_path).run(IDS)["vectors"], wanted)
-    assert "is made anew" in caplog.text
+    assert "is not what was made" in caplog.text
     caplog.clear()
     opened(model, tmp_path)
     assert not caplog.text
@@ -137,7 +139,28 @@ def test_weights_that_are_packed_go_back_and_come_again_where_they_are_needed(pl
     engine.warm_up([IDS])
     assert resident(weights) == 0
     assert np.array_equal(engine.run(IDS)["vectors"], wanted)
-    assert opened(plain.models["text_encoder"], tmp_path).run({"ids": np.ones((3, 32), dtype=np.int64)})
+    larger = {"ids": np.arange(96).reshape(3, 32) % 50}  # of another shape than any before
+    assert np.array_equal(
+        engine.run(larger)["vectors"], opened(plain.models["text_encoder"], tmp_path).run(larger)["vectors"]
+    )
+
+
+def test_what_a_killed_process_had_begun_is_removed_in_time(plain, tmp_path):
+    model = plain.models["text_encoder"]
+    opened(model, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    begun = [tmp_path / f"{kept.name}.{name}" for name in ("old", "new")]
+    for folder in begun:
+        folder.mkdir()
+    os.utime(begun[0], (0, 0))
+    shutil.rmtree(kept)
+    opened(model, tmp_path)
+    assert set(tmp_path.iterdir()) == {kept, begun[1]}
+
+
+def test_files_that_are_gone_when_they_are_mapped_leave_the_onnx_file(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.openvino_ir, "kept", lambda *_: tmp_path / "gone")
+    assert opened(plain.models["text_encoder"], tmp_path).run(IDS)["vectors"].any()
 
 
 def test_a_precision_that_the_processor_lacks_is_unavailable(plain):

@@ -141,10 +141,11 @@ def test_when_too_many_are_refused_again_it_begins_anew(clock):
         clock[0] += 0.25
 
 
-def test_when_nobody_came_for_a_while_all_places_are_given_again(clock):
+@pytest.mark.parametrize("calls", [17, 40])
+def test_when_nobody_came_for_a_while_all_places_are_given_again(clock, calls):
     admission = Admission(in_flight=16, workers=2)
     with ExitStack() as held:
-        given(admission, held, 17)
+        given(admission, held, calls)
     clock[0] += 60
     with ExitStack() as held:
         assert given(admission, held, 16) == 16

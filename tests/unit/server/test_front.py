@@ -34,6 +34,27 @@ class Context:
         return "ipv4:127.0.0.1:4711"
 
 
+def front_of(
+    threads: Threads,
+    admission: Admission,
+    answered: Callable[[Any, Caller], Any],
+    *,
+    parse: Callable[[bytes], Any] = bytes,
+    token: str | None = None,
+) -> Front:
+    """With one method."""
+    made = Front(admission=admission, streams=Streams(1), threads=threads, helpers=Helpers(0), token=token)
+    handler = SimpleNamespace(
+        request_streaming=False,
+        response_streaming=False,
+        unary_unary=answered,
+        request_deserializer=parse,
+        response_serializer=bytes,
+    )
+    made.add(lambda _servicer, server: server.add_registered_method_handlers("a.Service", {"Search": handler}), None)
+    return made
+
+
 def called(raw: bytes, *, parse: Callable[[bytes], Any] = bytes, late: float = 0.0) -> tuple[bytes, Caller]:
     """The answer of a service that gives its requests back, and what it was told of its caller.
 
@@ -48,24 +69,8 @@ def called(raw: bytes, *, parse: Callable[[bytes], Any] = bytes, late: float = 0
     threads = Threads(1)
 
     async def call() -> bytes:
-        made = Front(
-            admission=Admission(in_flight=1, workers=1),
-            streams=Streams(1),
-            threads=threads,
-            helpers=Helpers(0),
-            token=None,
-        )
-        handler = SimpleNamespace(
-            request_streaming=False,
-            response_streaming=False,
-            unary_unary=answered,
-            request_deserializer=parse,
-            response_serializer=bytes,
-        )
-        made.add(
-            lambda _servicer, server: server.add_registered_method_handlers("a.Service", {"Search": handler}), None
-        )
-        found = made.service(SimpleNamespace(method=METHOD))
+        made = front_of(threads, Admission(in_flight=1, workers=1), answered, parse=parse)
+        found = made.service(SimpleNamespace(method=METHOD, invocation_metadata=()))
         await asyncio.sleep(late)
         answer: bytes = await found.unary_unary(raw, Context())
         return answer
@@ -92,6 +97,19 @@ def test_a_call_has_arrived_before_its_message_is_there():
     _, caller = called(b"", late=0.05)
     assert time.perf_counter_ns() - caller.arrived_ns >= 50_000_000
     assert caller.deadline.left is None
+
+
+@pytest.mark.parametrize(("sent", "asked"), [((), 0), ((("authorization", "Bearer secret"),), 1)])
+def test_who_may_not_ask_has_no_part_in_who_gets_a_place(sent, asked):
+    async def call() -> tuple[int, bool]:
+        admission, threads = Admission(in_flight=1, workers=1), Threads(1)
+        made = front_of(threads, admission, lambda request, _: request, token="secret")
+        with admission.place():
+            found = made.service(SimpleNamespace(method=METHOD, invocation_metadata=sent))
+        threads.close()
+        return admission.asked, found.unary_unary is None  # refused, before its message is there
+
+    assert asyncio.run(call()) == (asked, True)
 
 
 def test_the_loop_says_where_something_went_wrong_and_not_what_it_said(caplog):

@@ -47,3 +47,23 @@ def test_who_watches_is_told_of_every_change_and_of_the_end():
         return context.told
 
     assert asyncio.run(run()) == [NOT_SERVING, SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+
+
+def test_an_end_that_comes_while_a_status_is_written_is_told_too():
+    class Context:
+        def __init__(self, health: HealthServicer) -> None:
+            self.health = health
+            self.told: list[int] = []
+
+        async def write(self, response: health_pb2.HealthCheckResponse) -> None:
+            self.told.append(response.status)
+            self.health.end()
+
+    async def run() -> list[int]:
+        health = HealthServicer([""])
+        health.set(serving=True)
+        context = Context(health)
+        await asyncio.wait_for(health.Watch(health_pb2.HealthCheckRequest(), context), 5)
+        return context.told
+
+    assert asyncio.run(run()) == [SERVING, NOT_SERVING]
