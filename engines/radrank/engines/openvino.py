@@ -82,10 +82,10 @@ class OpenVinoEngine:
     def _mapped(self, package: Any, core: Any, files: Path) -> Any:
         """The model of these files, on weights that are mapped; None where they can't be."""
         try:
+            graph = (files / openvino_ir.GRAPH).read_bytes()
             with (files / openvino_ir.WEIGHTS).open("rb") as file:
                 # Nobody writes to them; OpenVINO would refuse what can't be written to.
                 self._weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            graph = (files / openvino_ir.GRAPH).read_bytes()
         except OSError as error:  # such as a file system that maps nothing
             _log.info("%s can't be mapped: %s", files, error.strerror)
             return None

@@ -197,7 +197,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
             await context.abort(refusal.code, refusal.message, refusal.metadata)
 
     def _check_token(self, context: Any) -> None:
-        if self._token is not None and not self._may(context.invocation_metadata()):
+        if not self._may(context.invocation_metadata()):
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "authorization: send the metadata `Bearer <token>`")
 
     def _may(self, metadata: Any) -> bool:

@@ -109,6 +109,20 @@ def test_a_refusal_tells_both_figures(plant, caplog):
     assert "Kendall τ -1.000" in caplog.text
 
 
+def test_an_engine_is_warmed_up_with_one_golden_query_of_each_shape(plant, monkeypatch):
+    warmed = []
+
+    def noted(_: Planted, feeds: list[Feed]) -> None:
+        warmed.append([tuple(array.shape for array in feed.values()) for feed in feeds])
+
+    monkeypatch.setattr(Planted, "warm_up", noted)
+    plant(lambda array: array)
+    bundle = open_bundle(tiny_bundle())
+    bundle.warm_up()
+    assert len(warmed) == len(bundle.engines)
+    assert all(len(shapes) == len(set(shapes)) > 0 for shapes in warmed)
+
+
 def test_an_engine_built_since_is_taken_up_by_another_warm_up(plant, monkeypatch):
     opened = plant(lambda array: array)
     right = selection.RUNTIMES["planted"]
