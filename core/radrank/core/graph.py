@@ -108,6 +108,8 @@ class Graph:
     """The topology of one query's graph; node features are gathered when graphs become a batch.
 
     messages: float32 [K, w], what stands for TOLD_RELATIONS, which have no edges then; None where they have
+    dense: beside messages, by relation, what stands for edges from candidates: weights over their number as a matrix,
+    float32 [n of its target, K]
     """
 
     query: Vector
@@ -116,6 +118,7 @@ class Graph:
     candidates: Candidates
     edges: Mapping[str, Edges]
     messages: NDArray[np.float32] | None = None
+    dense: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,24 +237,15 @@ class GraphBuilder:
         excluded: study indices that contribute no archive node
         messages: float32 [K, w], in place of what candidates hear from the archive
         """
-        settings, found = self.settings, len(candidates)
         shunned = np.asarray(excluded, dtype=np.int32)
-        ranked = self.gallery[target]
-        edges = {} if messages is not None else self._told(target, candidates.rows, shunned)
-        for m in Modality:
-            near = bridges[m]
-            edges[f"query_{m}"] = self._heard(
-                m, near.rows[None, :], near.cosines[None, :], shunned, settings.query_neighbours
+        edges = {
+            f"query_{m}": self._heard(
+                m, near.rows[None, :], near.cosines[None, :], shunned, self.settings.query_neighbours
             )
-        if messages is None or "candidate_candidate" in self.relations:
-            edges["candidate_candidate"] = self._among(ranked.vectors.take(candidates.rows))
-        clipped = _clipped(candidates.cosines)
-        edges["candidate_query"] = Edges(idx=np.zeros((found, 1), dtype=np.int32), weight=clipped[:, None])
-        first = np.full((1, settings.query_candidates), NO_ROW, dtype=np.int32)
-        heard = np.zeros(first.shape, dtype=np.float32)
-        count = min(found, settings.query_candidates)
-        first[0, :count], heard[0, :count] = np.arange(count), clipped[:count]
-        edges["query_candidate"] = Edges(idx=first, weight=heard)
+            for m, near in bridges.items()
+        }
+        if messages is None:
+            edges |= self._told(target, candidates.rows, shunned) | self._between(target, candidates)
         return Graph(
             query=query,
             query_modality=query_modality,
@@ -259,6 +253,7 @@ class GraphBuilder:
             candidates=candidates,
             edges=edges,
             messages=messages,
+            dense={} if messages is None else self._dense(target, candidates),
         )
 
     def around(self, target: Modality, rows: Rows, excluded: NDArray[np.int32] | Sequence[int] = ()) -> GraphBatch:
@@ -290,7 +285,8 @@ class GraphBuilder:
         }
         messages = [g.messages for g in graphs if g.messages is not None]
         if messages:
-            arrays |= self._told_arrays(graphs, width) | {MESSAGES: _stacked(messages, width)}
+            arrays |= self._told_arrays(graphs, np.asarray(arrays["base"], dtype=np.float32))
+            arrays[MESSAGES] = _stacked(messages, width)
             return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs))
         rows: dict[str, NDArray[np.int64]] = {}
         for relation in RELATIONS:
@@ -304,18 +300,50 @@ class GraphBuilder:
             arrays[m.value] = self.archive[m].facts.whole if whole else self._copied(m, rows, arrays)
         return GraphBatch(arrays=arrays, candidates=tuple(len(g.candidates) for g in graphs), rows=rows)
 
-    def _told_arrays(self, graphs: Sequence[Graph], width: int) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
-        """What a batch with messages has of edges and of archive items."""
-        edges = {}
-        for r in RELATIONS:
-            if r.name in graphs[0].edges:
-                each, targets = [g.edges[r.name] for g in graphs], 1 if r.target == QUERY else width
-                idx = _stacked([found.idx for found in each], targets, NO_ROW)
-                edges[r.name] = idx, _stacked([found.weight for found in each], targets)
-        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {**_laid_out(edges, width)}
+    def _told_arrays(
+        self, graphs: Sequence[Graph], base: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+        """What a batch with messages has of edges and of archive items. base: float32 [B, K]"""
+        width = base.shape[1]
+        arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+            "candidate_query.weight": _clipped(base)[..., None]
+        }
         for m in Modality:
-            arrays[m.value] = self._facts(m, np.maximum(edges[f"query_{m}"][0].ravel(), 0))
+            each = [g.edges[f"query_{m}"] for g in graphs]
+            idx = _stacked([found.idx for found in each], 1)
+            arrays |= _weighed(f"query_{m}", idx, _stacked([found.weight for found in each], 1))
+            arrays[m.value] = self._facts(m, np.maximum(idx.ravel(), 0))
+        for name in graphs[0].dense:
+            matrices = [g.dense[name] for g in graphs]
+            rows = width if name == "candidate_candidate" else 1
+            arrays[f"{name}.dense"] = _stacked([_widened(one, width) for one in matrices], rows)
         return arrays
+
+    def _between(self, target: Modality, candidates: Candidates) -> dict[str, Edges]:
+        """The edges between candidates, and between them and the query."""
+        clipped = _clipped(candidates.cosines)
+        first = np.full((1, self.settings.query_candidates), NO_ROW, dtype=np.int32)
+        heard = np.zeros(first.shape, dtype=np.float32)
+        count = min(len(candidates), first.shape[1])
+        first[0, :count], heard[0, :count] = np.arange(count), clipped[:count]
+        return {
+            "candidate_candidate": self._nearest(self.gallery[target].vectors.take(candidates.rows)),
+            "candidate_query": Edges(idx=np.zeros((len(candidates), 1), dtype=np.int32), weight=clipped[:, None]),
+            "query_candidate": Edges(idx=first, weight=heard),
+        }
+
+    def _dense(self, target: Modality, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
+        """What stands for edges from candidates, of those relations that are read."""
+        dense = {}
+        if "candidate_candidate" in self.relations:
+            vectors = self.gallery[target].vectors.take(candidates.rows)
+            dense["candidate_candidate"] = _mean_of_nearest(_among(vectors), self.settings.neighbours)
+        if "query_candidate" in self.relations:
+            first = candidates.cosines[: self.settings.query_candidates]
+            means = np.zeros((1, len(candidates)), dtype=np.float32)
+            np.multiply(_clipped(first), np.float32(1.0 / max(1, len(first))), out=means[0, : len(first)])
+            dense["query_candidate"] = means
+        return dense
 
     def _told(self, target: Modality, rows: Rows, shunned: NDArray[np.int32]) -> dict[str, Edges]:
         """The edges of TOLD_RELATIONS into the gallery's items [n]."""
@@ -361,14 +389,13 @@ class GraphBuilder:
         kept, weight = first_kept(rows, cosines, keep, k)
         return Edges(idx=kept.astype(np.int32, copy=False), weight=_clipped(weight))
 
-    def _among(self, vectors: NDArray[np.float32]) -> Edges:
+    def _nearest(self, vectors: NDArray[np.float32]) -> Edges:
         """kNN edges between the candidates themselves. vectors: float32 [K, d]."""
         k, count = self.settings.neighbours, len(vectors)
         near = min(k, count - 1)
         if near <= 0:
             return Edges(idx=np.full((count, k), NO_ROW, dtype=np.int32), weight=np.zeros((count, k), dtype=np.float32))
-        cosines = vectors @ vectors.T
-        cosines.reshape(-1)[:: count + 1] = -np.inf  # nobody is its own neighbour
+        cosines = _among(vectors)
         best = top_k(cosines, near)
         idx = best.astype(np.int32)
         best += np.arange(0, count * count, count)[:, None]  # places in the whole of it
@@ -414,28 +441,57 @@ def _shuffle(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(count).permutation(count)
 
 
+def _among(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines of unit vectors [n, d] to each other, [n, n]; nobody is its own neighbour: less than any cosine there."""
+    cosines: NDArray[np.float32] = vectors @ vectors.T
+    cosines.reshape(-1)[:: len(vectors) + 1] = -2.0
+    return cosines
+
+
+def _mean_of_nearest(cosines: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """The weights of each row's k largest, as `top_k` finds them, over their number; 0 for all others. [n, n]
+
+    cosines: float32 [n, n] as `_among` has them
+    """
+    count = len(cosines)
+    k = min(k, count - 1)
+    if k <= 0:
+        return np.zeros_like(cosines)
+    ordered = np.sort(cosines, axis=1)  # whole rows: quicker than to part them, and neighbours in it tell of ties
+    least = ordered[:, count - k]
+    if (ordered[:, count - k - 1] == least).any():
+        near = np.zeros(cosines.shape, dtype=np.bool_)
+        np.put_along_axis(near, top_k(cosines, k), True, axis=1)
+    else:
+        near = cosines >= least[:, None]
+    means = _clipped(cosines)
+    means *= near
+    means *= np.float32(1.0 / k)
+    return means
+
+
 def _laid_out(
     edges: Mapping[str, tuple[NDArray[np.integer], NDArray[np.float32]]], width: int
 ) -> dict[str, NDArray[np.float32]]:
-    """The weights of a batch with messages. edges: idx and weight [B, n, k] of its relations; width: K"""
-    arrays = {f"{name}.weight": edges[name][1] for name in ("query_image", "query_report", "candidate_query")}
+    """What of a whole batch becomes one with messages. edges: idx and weight [B, n, k] of its relations; width: K"""
+    arrays = {"candidate_query.weight": edges["candidate_query"][1]}
     for m in Modality:
-        idx, weight = edges[f"query_{m}"]
-        arrays[f"query_{m}.mean"] = _means(idx >= 0, weight)
+        arrays |= _weighed(f"query_{m}", *edges[f"query_{m}"])
     for name in ("candidate_candidate", "query_candidate"):
         if name not in edges:
             continue
         idx, weight = edges[name]
         there = idx >= 0
-        means = _means(there, weight)
         dense = np.zeros((*idx.shape[:2], width), dtype=np.float32)
         places = idx + np.arange(0, dense.size, width).reshape(*idx.shape[:2], 1)
-        if there.all():
-            dense.put(places, means)
-        else:
-            dense.put(places[there], means[there])
+        dense.put(places[there], _means(there, weight)[there])
         arrays[f"{name}.dense"] = dense
     return arrays
+
+
+def _weighed(name: str, idx: NDArray[np.integer], weight: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """A relation's weights [B, n, k], and the same over their number."""
+    return {f"{name}.weight": weight, f"{name}.mean": _means(idx >= 0, weight)}
 
 
 def _means(there: NDArray[np.bool_], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -475,6 +531,12 @@ def _stacked(parts: Sequence[NDArray[Any]], rows: int, padding: float = 0) -> ND
     for b, part in enumerate(parts):
         stacked[b, : len(part)] = part
     return stacked
+
+
+def _widened(matrix: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """[n, width], zeros on the right."""
+    gap = width - matrix.shape[1]
+    return np.pad(matrix, ((0, 0), (0, gap))) if gap else matrix
 
 
 def _clipped(cosines: NDArray[np.float32]) -> NDArray[np.float32]:

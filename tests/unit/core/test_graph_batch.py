@@ -14,12 +14,15 @@ from helpers.circle import (
     IMAGE,
     LAYOUT,
     REPORT,
+    SETTINGS,
+    archive_of,
     asked_at_random,
     beliefs_of,
     build,
     builder_of,
     cosine,
     heard,
+    nearest,
     serving_builder,
 )
 from helpers.doubles import joined
@@ -30,7 +33,7 @@ from radrank.core.graph import (
     RELATIONS,
     TOLD_RELATIONS,
     Candidates,
-    Graph,
+    GraphBuilder,
     bucket,
 )
 from radrank.core.shapes import around_shapes, batch_shapes, told_shapes
@@ -219,20 +222,15 @@ def test_norm_is_made_where_it_is_not_there_and_never_kept():
     assert kept.feed(["candidate_image.norm"])["candidate_image.norm"] is stored
 
 
-def told(graph: Graph, messages: np.ndarray) -> Graph:
-    """The graph as it is built where messages stand for what its candidates hear from the archive."""
-    names = [r.name for r in TOLD_RELATIONS]
-    edges = {name: found for name, found in graph.edges.items() if name not in names}
-    return replace(graph, edges=edges, messages=messages[: len(graph.candidates)])
-
-
 def test_a_batch_with_messages_is_the_same_built_so_or_made_of_a_whole_one():
     builder = builder_of()
-    graphs = [builder.build(**asked) for asked in asked_at_random(12)]
+    asked = asked_at_random(12)
+    graphs = [builder.build(**one) for one in asked]
     whole = builder.batch(graphs)
     messages = np.random.default_rng(0).random((*whole.arrays["base"].shape, 5), dtype=np.float32)
     messages *= whole.arrays["mask"][:, :, None]
-    built = builder.batch([told(graph, each) for graph, each in zip(graphs, messages, strict=True)])
+    told = [one | {"messages": each[: len(one["candidates"])]} for one, each in zip(asked, messages, strict=True)]
+    built = builder.batch([builder.build(**one) for one in told])
     made = whole.told(messages)
     assert set(built.arrays) == set(made.arrays)
     assert not [name for name in built.arrays if name.endswith(".idx")]
@@ -243,7 +241,16 @@ def test_a_batch_with_messages_is_the_same_built_so_or_made_of_a_whole_one():
             assert len(array) == len(graphs) * near
             there = whole.arrays[f"query_{name}.idx"].ravel() >= 0
             array, other = array[there], other[there]  # what stands where there is no edge is never read
-        np.testing.assert_array_equal(array, other, err_msg=name)
+        np.testing.assert_allclose(array, other, rtol=1e-6, err_msg=name)
+
+
+def test_beside_messages_too_the_first_of_equal_candidates_are_heard():
+    degrees = (0, 10, 10, 10, 60)
+    archive = archive_of(degrees)
+    builder = GraphBuilder(gallery=archive, archive=archive, layout=LAYOUT, settings=SETTINGS)
+    made = build(builder, candidates=nearest(0, degrees, 5), messages=np.zeros((5, 1), np.float32))
+    neighbours = [np.flatnonzero(row).tolist() for row in made.dense["candidate_candidate"]]
+    assert neighbours == [[1, 2], [2, 3], [1, 3], [1, 2], [1, 2]]
 
 
 def test_matrices_hold_the_mean_of_every_edge_at_its_place():
