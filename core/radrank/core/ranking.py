@@ -178,6 +178,7 @@ class Ranker:
         target = query.target or encoded.modality.other
         encode_us = watch.lap()
 
+        _check_passed(query.deadline)
         view = self.view
         excluded = self._excluded(query.exclude, encoded.own)
         mask = view.mask(target, query.filters, excluded)
@@ -214,10 +215,14 @@ class Ranker:
     def screen(
         self, content: Content, *, k: int = SCREEN_VOTERS, deadline: Deadline = NO_DEADLINE, decode_us: int = 0
     ) -> Screening:
-        """Normal or abnormal, by the classifier and by the vote of the k nearest reports whose status is known."""
+        """Normal or abnormal, by the classifier and by the vote of the k nearest reports whose status is known.
+
+        Raises InvalidQuery, NotFound and DeadlineTooShort.
+        """
         watch = Stopwatch()
         encoded = self._encode(content, deadline)
         encode_us = watch.lap()
+        _check_passed(deadline)
         view = self.view
         nodes = view.nodes[Modality.REPORT]
         known = (nodes.normal != 0) & nodes.alive
@@ -382,6 +387,13 @@ class Ranker:
                 )
             )
         return tuple(hits)
+
+
+def _check_passed(deadline: Deadline) -> None:
+    """Raises DeadlineTooShort where nobody waits any more."""
+    # Not by recent times: what candidates take depends on filters, and who is refused never adds a shorter time.
+    if not deadline.leaves(0.0):
+        raise DeadlineTooShort(0.0)
 
 
 def _first_of_each(order: NDArray[np.int64], patients: NDArray[np.int64]) -> NDArray[np.int64]:

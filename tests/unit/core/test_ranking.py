@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from helpers.doubles import (
     DIMENSIONS,
     SETTINGS,
     DoubleBundle,
+    HashingEncoder,
     NeighbourReranker,
     picture,
     ranker_of,
@@ -58,6 +60,14 @@ def image_query(number: int) -> ImageQuery:
     return ImageQuery(pixels=pixels.load(STUDIES[number].images[0].read(), 32))
 
 
+EACH_KIND = [
+    image_query(5),
+    TextQuery(text="finding1"),
+    StudyQuery(study_id="S0026"),
+    VectorQuery(vector=np.ones(DIMENSIONS, np.float32)),
+]
+
+
 @pytest.mark.parametrize("number", [3, 27])
 def test_the_same_image_comes_first(ranker, number):
     ranking = ranker.search(SearchQuery(content=image_query(number), target=Modality.IMAGE, k=3))
@@ -79,7 +89,7 @@ def test_without_a_target_the_other_modality_is_ranked(ranker):
 
 
 @pytest.mark.parametrize("target", list(Modality))
-@pytest.mark.parametrize("content", [image_query(5), TextQuery(text="finding1"), StudyQuery(study_id="S0026")])
+@pytest.mark.parametrize("content", EACH_KIND)
 def test_a_reranker_that_adds_nothing_changes_nothing(ranker, content, target):
     plain = ranker.search(SearchQuery(content=content, target=target, reranker="plain"))
     off = ranker.search(SearchQuery(content=content, target=target, reranker=OFF))
@@ -226,3 +236,63 @@ def test_with_no_time_left_nothing_is_degraded(view):
     ranker = ranker_of(view, DoubleBundle(rerankers={"sage": Remote(DeadlineTooShort(0.0), seconds=0.2)}))
     with pytest.raises(DeadlineTooShort):
         ranker.search(SearchQuery(content=image_query(3), deadline=Deadline(0.1), may_degrade=True))
+
+
+@pytest.fixture
+def unsearched(view, monkeypatch):
+    """A ranker that must not look for candidates."""
+
+    def nearest(*_given, **_named):
+        raise AssertionError("candidates were looked for")
+
+    monkeypatch.setattr(ArchiveView, "nearest", nearest)
+    return ranker_of(view)
+
+
+@pytest.mark.parametrize("content", EACH_KIND)
+def test_what_asks_with_a_deadline_that_has_passed_is_not_computed(unsearched, content):
+    for how in ({}, {"reranker": OFF}, {"may_degrade": True}):
+        with pytest.raises(DeadlineTooShort):
+            unsearched.search(SearchQuery(content=content, deadline=Deadline(0.0), **how))
+    with pytest.raises(DeadlineTooShort):
+        unsearched.screen(content, deadline=Deadline(0.0))
+
+
+class TimedEncoder(HashingEncoder):
+    """Takes these seconds of a clock for a text."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def encode_texts(self, texts):
+        self.clock[0] += self.seconds
+        return super().encode_texts(texts)
+
+
+class TimedReranker(NeighbourReranker):
+    """Takes the next of these seconds of a clock."""
+
+    def __init__(self, clock: list[float], seconds: Iterable[float]) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, iter(seconds)
+
+    def score(self, batch):
+        self.clock[0] += next(self.seconds)
+        return super().score(batch)
+
+
+def test_a_deadline_that_passes_while_the_query_is_encoded_ends_it(unsearched, clock):
+    unsearched.encoder = TimedEncoder(clock, 0.2)
+    with pytest.raises(DeadlineTooShort):
+        unsearched.search(SearchQuery(content=TextQuery(text="x"), reranker=OFF, deadline=Deadline(0.1)))
+
+
+@pytest.mark.parametrize(("slow", "degraded"), [(10, True), (1, False)])
+def test_a_reply_is_degraded_where_the_recent_p95_is_longer_than_its_deadline(view, clock, slow, degraded):
+    reranker = TimedReranker(clock, [1.0] * slow + [0.01] * (101 - slow))
+    ranker = ranker_of(view, DoubleBundle(rerankers={"sage": reranker}))
+    asked = SearchQuery(content=StudyQuery(study_id="S0003"), may_degrade=True)
+    for _ in range(100):
+        assert not ranker.search(asked).degraded
+    assert ranker.search(replace(asked, deadline=Deadline(0.5))).degraded is degraded

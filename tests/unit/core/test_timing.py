@@ -4,16 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from radrank.core import timing
 from radrank.core.timing import NO_DEADLINE, Deadline, RecentTimes
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass as the test says."""
-    now = [100.0]
-    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_a_deadline_runs_down(clock):
