@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from helpers.blas import blas_threads, two_blas_threads
 from helpers.doubles import DIMENSIONS, DoubleBundle, HashingEncoder, picture
 from radrank.client.cli import main
 from radrank.core.archive import Archive
@@ -134,6 +135,14 @@ def test_config_check_names_what_is_missing(run, tmp_path):
 def test_serve_without_a_bundle_says_how_to_get_one(run):
     code, _, err = run("serve", "--listen", "127.0.0.1:0")
     assert (code, "radrank export" in err) == (1, True)
+
+
+def test_what_serves_computes_with_one_blas_thread(run, monkeypatch):
+    seen: list[set[int]] = []
+    monkeypatch.setattr("radrank.server.app.run", lambda *_: seen.append(blas_threads()))
+    with two_blas_threads():
+        assert run("serve", "--listen", "127.0.0.1:0")[0] == 0
+    assert seen == [{1}]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers.blas import blas_threads, two_blas_threads
 from helpers.doubles import study
 from helpers.made_up import KINDS, tiny_bundle
 from helpers.repositories import Backend, arguments, exported, request, snapshot_for
@@ -48,9 +49,9 @@ def backend(monkeypatch) -> Iterator[Backend]:
     """What a model sets in its process stays out of this one."""
     made, log = Backend(), logging.getLogger("radrank")
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", made)
-    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda **_: None)
     level = log.level
-    yield made
+    with two_blas_threads():
+        yield made
     log.setLevel(level)
 
 
@@ -81,6 +82,11 @@ def answer(backend: Backend, **given):
 @pytest.fixture
 def triton(backend, repository) -> Backend:
     return loaded(backend, repository)
+
+
+def test_the_search_computes_with_one_blas_thread(backend, repository):
+    loaded(backend, repository, SEARCH)
+    assert blas_threads() == {1}
 
 
 @pytest.fixture(scope="module")
