@@ -16,7 +16,7 @@ _LOAD, _ASKED = "Load", "What is asked"
 
 def load(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For load.json, *.hgrm and latency.png.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For load.json, load.md, *.hgrm and latency.png.")],
     rate: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +97,7 @@ def load(
 
     from radrank.bench.load.plot import plot
     from radrank.bench.load.progress import Lines
-    from radrank.bench.load.report import JSON_FILE, PLOT_FILE, show
+    from radrank.bench.load.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE, show
     from radrank.bench.load.session import Options
     from radrank.bench.load.session import load as loaded
     from radrank.bench.load.sweep import words_of
@@ -130,6 +130,6 @@ def load(
     report = loaded(options, Lines())
     plot(report, out / PLOT_FILE)
     show(report, Console())
-    typer.echo(f"wrote {JSON_FILE}, {PLOT_FILE} and the histograms into {out}")
+    typer.echo(f"wrote {JSON_FILE}, {MARKDOWN_FILE}, {PLOT_FILE} and the histograms into {out}")
     if report.void:
         raise typer.Exit(1)

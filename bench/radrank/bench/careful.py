@@ -1,4 +1,4 @@
-"""The peer: this search as a careful user writes it with torch in eager mode, hnswlib and PyG, on two pages.
+"""The peer: this search as a careful user writes it with torch in eager mode, hnswlib and PyG.
 
 Nothing in it is slow on purpose: weights and tables are loaded once, archive features are ready in memory, attention is
 torch's fused one, no gradient is kept, torch has its default threads. Texts are padded to the full context, as

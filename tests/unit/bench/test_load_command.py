@@ -55,11 +55,18 @@ def test_the_report_holds_the_command_every_figure_and_files_that_others_read(ra
             assert f"TotalCount     = {figures['count']:12.3f}" in lines[-2]
         assert {"offered", "achieved", "degraded", "send_lag_ms", "p99_of_planned_ms"} <= set(run)
     assert (tmp_path / "out" / "latency.png").read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "out" / "load.md").read_text()
+    assert f"`{report['command']}`" in table
+    for run in report["runs"]:
+        assert (
+            f"| {run['name']} | {run['offered']:.1f} | {run['achieved']:.1f} | {run['ok']} | RESOURCE_EXHAUSTED"
+            in table
+        )
     assert "rate-40  achieved" in said or report["void"]
     assert "RESOURCE_EXHAUSTED" in said
 
 
-def test_a_void_report_is_written_and_ends_with_one(radrank, monkeypatch):
+def test_a_void_report_is_written_and_ends_with_one(radrank, monkeypatch, tmp_path):
     class Slow(list):
         def __getitem__(self, place):
             time.sleep(0.005)
@@ -74,6 +81,7 @@ def test_a_void_report_is_written_and_ends_with_one(radrank, monkeypatch):
     assert report["highest"] is None
     assert "late at p99" in report["reasons"][0]
     assert "VOID rate-30" in said
+    assert "- VOID rate-30" in (tmp_path / "out" / "load.md").read_text()
 
 
 def test_clients_ask_in_a_closed_loop(radrank):

@@ -1,4 +1,4 @@
-"""A report of all runs: JSON, one .hgrm file for each histogram, and a table for a person.
+"""A report of all runs: JSON, one .hgrm file for each histogram, and a table for a person, in Markdown too.
 
 {"schema": 1, "command", "started", "versions", "machine", "server", "settings", "objective_ms",
  "highest": run or null, "void": true or false, "reasons": [why it is void],
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 JSON_FILE = "load.json"
+MARKDOWN_FILE = "load.md"
 PLOT_FILE = "latency.png"
 _WIDTH = 132
 _COUNTS = ("run", "offered", "achieved", "ok", "errors", "skipped", "degraded")
 _TIMES = ("p50", "p90", "p99", "p99.9", "max", "lag p99")
+_LEFT = ("run", "errors", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,15 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def save(report: Report, out: Path) -> list[Path]:
-    """Writes the JSON and the histograms into `out`, and returns their paths; what is there is overwritten.
+    """Writes the JSON, the table and the histograms into `out`, and returns their paths; what is there is overwritten.
 
     Values in .hgrm files are microseconds. `RUN-OK.hgrm` holds the answered requests, `RUN-CODE.hgrm` those that failed
     with that gRPC code, `RUN-lag.hgrm` how late requests were sent.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / JSON_FILE, to_json(report))
-    written = [out / JSON_FILE]
+    (out / MARKDOWN_FILE).write_text(markdown(report), encoding="utf-8")
+    written = [out / JSON_FILE, out / MARKDOWN_FILE]
     for number, run in enumerate(report.runs):
         again = sum(other.name == run.name for other in report.runs[:number])
         name = f"{run.name}-again{again}" if again else run.name
@@ -83,27 +86,61 @@ def save(report: Report, out: Path) -> list[Path]:
     return written
 
 
+def markdown(report: Report) -> str:
+    """What was run, the runs as a table, and the highest rate."""
+    about, heads = report.about, (*_COUNTS, *_TIMES, "")
+    lines = [
+        "# What callers of a loaded server feel",
+        "",
+        f"`{about['command']}`",
+        "",
+        f"Started {about['started']}. Offered and achieved are requests a second; times are milliseconds of OK replies,"
+        " from when a request was due, in a closed loop from when it was sent.",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"|{'|'.join(' --- ' if head in _LEFT else ' ---: ' for head in heads)}|",
+        *(f"| {' | '.join(_cells(run, report.objective_ms))} |" for run in report.runs),
+        "",
+        *(f"- {one}." for one in (*_found(report), *_voids(report))),
+    ]
+    for name in ("settings", "server", "machine"):
+        told = ", ".join(f"{key} {value}" for key, value in about[name].items() if value not in (None, "", []))
+        lines.append(f"- {name.capitalize()}: {told}.")
+    return "\n".join(lines) + "\n"
+
+
 def show(report: Report, console: Console) -> None:
     """The runs as a table, and the highest rate."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", title="a second; milliseconds", title_justify="left")
     for head in (*_COUNTS, *_TIMES, ""):
-        table.add_column(head, justify="left" if head in ("run", "errors", "") else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head in _LEFT else "right", no_wrap=True)
     for run in report.runs:
         table.add_row(*_cells(run, report.objective_ms))
     console.width = max(console.width, _WIDTH)  # a table whose lines wrap still says more than one that is cut
     console.print(table)
+    for line in _found(report):
+        console.print(line)
+    for line in _voids(report):
+        console.print(line, style="red", markup=False)
+
+
+def _found(report: Report) -> list[str]:
+    """The highest rate, in words; nothing for a closed loop."""
     found = report.highest
     if found is not None:
-        console.print(
+        return [
             f"highest rate with p99 within {report.objective_ms:g} ms: {found.rate:g}/s "
             f"(p99 {found.latency[OK].p99:.1f} ms, {found.achieved:.1f} answered a second)"
-        )
-    elif any(run.rate is not None for run in report.runs):
-        console.print(f"no rate had its p99 within {report.objective_ms:g} ms")
-    for reason in report.void:
-        console.print(f"VOID {reason}", style="red", markup=False)
+        ]
+    if any(run.rate is not None for run in report.runs):
+        return [f"no rate had its p99 within {report.objective_ms:g} ms"]
+    return []
+
+
+def _voids(report: Report) -> list[str]:
+    return [f"VOID {reason}" for reason in report.void]
 
 
 def _cells(run: Run, objective_ms: float) -> list[str]:
