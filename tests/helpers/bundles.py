@@ -25,6 +25,12 @@ def with_few_buckets(bundle: Path, to: Path, *, tokens: int, candidates: int) ->
     return _edited(to, narrow)
 
 
+def with_data_set(bundle: Path, to: Path, name: str, root: Path) -> Path:
+    """Trained on this data set, by what it says."""
+    shutil.copytree(bundle, to)
+    return _edited(to, lambda manifest: manifest["training"]["dataset"].update(name=name, root=str(root)))
+
+
 def with_one_weight_changed(bundle: Path, to: Path, file: str) -> Path:
     """One number of one weight of this ONNX file, by an eighth."""
     shutil.copytree(bundle, to)

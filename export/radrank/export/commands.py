@@ -94,23 +94,25 @@ def precision(
         Path | None, typer.Option(metavar="DIR", help="For the files; BUNDLE.plans beside it if not given.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Whose studies calibrate int8; what the bundle was trained on if not given.")
+        str | None, typer.Option(help="Whose training studies calibrate int8; the bundle's own if not given.")
     ] = None,
     root: Annotated[Path | None, typer.Option(metavar="PATH", help="That data set's folder (csv: its file).")] = None,
 ) -> None:
     """Convert a bundle's models for ONNX Runtime; a server takes them up with `[engines] precision`.
 
-    They serve where they pass the parity gate: see docs/serving.md.
+    They serve where they pass the parity gate: see docs/engines.md.
     """
     from rich.console import Console
 
-    from radrank.export.conversion import write_conversions
+    from radrank.export.conversion import INT8, lacks_vnni, write_conversions
 
     console = Console(stderr=True)
     for path, was_there in write_conversions(
         bundle, to, precision, step=lambda label: console.status(label), dataset=dataset, root=root
     ):
         typer.echo(f"{'was there' if was_there else 'made'}: {path} ({path.stat().st_size / 1e6:,.1f} MB)")
+    if precision == INT8 and lacks_vnni():
+        typer.echo("int8 pays only on processors with VNNI or AMX, which this one lacks: serve fp32 here", err=True)
 
 
 @export.command(

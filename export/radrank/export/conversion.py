@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radrank.core.errors import NotFound
+from radrank.core.studies import Split, split_of
 from radrank.datasets import open_dataset
 from radrank.datasets.decoding import decoded
 from radrank.engines.conversions import converted, keep
@@ -20,6 +21,8 @@ from radrank.engines.plans import RECIPE, plans_of
 
 INT8 = "int8"
 CALIBRATED = 64  # studies
+CPUINFO = Path("/proc/cpuinfo")
+_VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8"))
 Step = Callable[[str], AbstractContextManager[object]]
 
 
@@ -34,7 +37,7 @@ def write_conversions(
 ) -> Iterator[tuple[Path, bool]]:
     """Converts what is missing into `to`, None for BUNDLE.plans. Yields each file, and whether it was there already.
 
-    dataset, root: whose studies calibrate int8; None for those that the bundle was trained on
+    dataset, root: whose training studies calibrate int8; None for those that the bundle was trained on
     Raises InvalidQuery for an unknown precision, NotFound where those studies are not there.
     """
     directory = to or plans_of(bundle)
@@ -60,9 +63,22 @@ def write_conversions(
             yield made, False
 
 
+def lacks_vnni() -> bool:
+    """Whether this machine's x86 processor tells of no instructions for int8; False where it tells nothing."""
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    return flags is not None and _VNNI.isdisjoint(flags)
+
+
 def _calibration(manifest: BundleManifest, dataset: str | None, root: Path | None) -> list[NDArray[np.uint8]]:
+    """One radiograph of each of the first studies that encoders may learn from."""
     trained = manifest.training["dataset"]
     where = root or (None if dataset or not trained["root"] else Path(trained["root"]))
-    studies = open_dataset(dataset or trained["name"], where)
+    studies = (study for study in open_dataset(dataset or trained["name"], where) if split_of(study) is Split.TRAIN)
     found = decoded(islice(studies, CALIBRATED), manifest.image.size, workers=2)
-    return [image for study in found for image in study.pixels[:1]]
+    pixels = [image for study in found for image in study.pixels[:1]]
+    if not pixels:
+        raise NotFound(
+            "radiograph to calibrate int8 on", "name a data set that has some to train on: --dataset, --root"
+        )
+    return pixels

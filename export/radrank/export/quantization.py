@@ -1,4 +1,4 @@
-"""A bundle's encoders in int8, for CPUs with VNNI: by ONNX Runtime's quantizer, calibrated on studies of the bundle."""
+"""A bundle's encoders in int8, for CPUs with VNNI: by ONNX Runtime's quantizer, calibrated on studies to train on."""
 
 from __future__ import annotations
 
