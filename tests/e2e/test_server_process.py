@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from helpers.process import Process, started
 from radrank.client.client import Client
 from radrank.client.errors import ClientError, InvalidArgument
 from radrank.client.requests import NewImage, NewStudy
+from radrank.v1 import retrieval_pb2, retrieval_pb2_grpc
 
 WORDS = "a wholly invented sentence about nothing that any phantom shows"
 
@@ -30,13 +33,26 @@ WORDS = "a wholly invented sentence about nothing that any phantom shows"
 @pytest.fixture
 def home(demo_home: Path, tmp_path: Path) -> Path:
     """A copy of the demo archive, to be changed."""
-    copy = tmp_path / "home"
-    shutil.copytree(demo_home, copy, ignore=shutil.ignore_patterns(".lock"))
-    return copy
+    return copied(demo_home, tmp_path / "home")
+
+
+def copied(home: Path, to: Path) -> Path:
+    return Path(shutil.copytree(home, to, ignore=shutil.ignore_patterns(".lock")))
 
 
 def ids(result) -> list[str]:
     return [hit.study_id for hit in result.hits]
+
+
+def each_kind(client: Client) -> list[dict]:
+    """A query by an image, by words, by an embedding and by a study."""
+    study = ids(client.search(text="right pleural effusion", k=1))[0]
+    return [
+        {"image": client.get_study(study, previews=True).images[0].preview},
+        {"text": "right pleural effusion"},
+        {"embedding": client.embed(texts=["a small nodule"])[0], "modality": "report"},
+        {"study": study},
+    ]
 
 
 def test_the_printed_line_can_be_pasted(demo_bundle, home):
@@ -58,15 +74,36 @@ def test_the_printed_line_can_be_pasted(demo_bundle, home):
 
 def test_every_direction_with_every_reranker_and_without(demo_bundle, home):
     with started(demo_bundle, home) as server, Client(server.address, timeout=60) as client:
-        stats = client.stats()
-        study = ids(client.search(text="right pleural effusion", k=1))[0]
-        image = client.get_study(study, previews=True).images[0].preview
-        queries = ({"image": image}, {"text": "right pleural effusion"}, {"study": study})
-        for query, target, reranker in product(queries, ("image", "report"), (*stats.rerankers, "off")):
+        rerankers = (*client.stats().rerankers, "off")
+        for query, target, reranker in product(each_kind(client), ("image", "report"), rerankers):
             result = client.search(**query, target=target, reranker=reranker, k=5)
             assert len(result.hits) == 5
             again = client.search(**query, target=target, reranker=reranker, k=5)
             assert ids(again) == ids(result)
+
+
+def test_a_query_gets_the_same_reply_alone_among_others_and_from_a_replica(demo_bundle, home, tmp_path):
+    places = {"RADRANK_LIMITS__IN_FLIGHT": "32"}
+    with (
+        started(demo_bundle, copied(home, tmp_path / "replica")) as replica,
+        started(demo_bundle, home, places) as server,
+        Client(replica.address, timeout=60) as other,
+        Client(server.address, timeout=60) as client,
+    ):
+        rerankers = client.stats().rerankers
+        asked = [query | {"reranker": name} for query, name in product(each_kind(client), rerankers)]
+
+        def reply(query, of=client):
+            found = of.search(**query)
+            return found.hits, found.provenance
+
+        alone = [reply(query) for query in asked]
+        assert [told.reranker for _, told in alone] == [*rerankers] * 4
+        assert len({hits for hits, _ in alone}) == len(asked), "each query has an answer of its own"
+        assert [reply(query, other) for query in asked] == alone
+        for at_once in (8, 32):
+            with ThreadPoolExecutor(at_once) as pool:
+                assert list(pool.map(reply, asked * 4)) == alone * 4
 
 
 def test_a_stream_gives_what_single_searches_give(demo_bundle, home):
@@ -121,6 +158,41 @@ def test_side_by_side_searches_are_helped_and_give_what_single_ones_give(demo_bu
             time.sleep(0.05)
         else:
             pytest.fail("the helper outlived its server")
+
+
+def test_a_burst_is_answered_or_refused_at_once_and_leaves_nothing_behind(demo_bundle, home):
+    in_flight = 8
+    limits = {"RADRANK_LIMITS__IN_FLIGHT": str(in_flight), "RADRANK_LIMITS__WORKERS": "2"}
+    with (
+        started(demo_bundle, home, limits) as server,
+        Client(server.address, timeout=60) as client,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        studies = ids(client.search(text="chest", k=50))
+        for study in studies:
+            client.search(study=study)  # until the event loop does them
+        search = retrieval_pb2_grpc.RetrievalStub(channel).Search
+
+        def at_once(queries: list[dict]) -> list[grpc.Future]:
+            """Calls that have all come before the server sees the first."""
+            server.popen.send_signal(signal.SIGSTOP)
+            calls = [search.future(retrieval_pb2.SearchRequest(query=query, k=10), timeout=20) for query in queries]
+            time.sleep(0.3)
+            server.popen.send_signal(signal.SIGCONT)
+            return calls
+
+        start = time.monotonic()
+        calls = at_once([{"study": {"study_id": study}} for study in studies] * 8)
+        codes = Counter(call.code() for call in calls)  # waits for it
+        assert time.monotonic() - start < 10
+        assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] > len(calls) / 2, "they waited unseen"
+        for call in calls:
+            if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                assert int(dict(call.trailing_metadata())["grpc-retry-pushback-ms"]) >= 10
+        time.sleep(1.5)  # until all places are given again
+        calls = at_once([{"text": f"{number} small nodules"} for number in range(in_flight)])
+        assert {call.code() for call in calls} == {grpc.StatusCode.OK}, "a place was not given back"
 
 
 def test_an_acknowledged_study_survives_sigkill(demo_bundle, home):
