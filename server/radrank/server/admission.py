@@ -20,7 +20,7 @@ _CALL = "call"
 _SHORTEST_RETRY = 0.01  # seconds
 _FEW = 1 / 4  # of the places, while calls are too many
 _WINDOW = 0.25  # seconds after which it is seen whether they still are
-_STILL = 1 / 4  # of the calls in that time: so many refused, and they are
+_STILL = 1 / 6  # of the calls in that time: so many refused, a fifth more than can be done, and they are
 _STEPS = 4  # back to all places
 
 
