@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.feeds import feed_of, model_of
+from helpers.feeds import feed_of, golden_of, model_of
 from helpers.made_up import tiny_bundle
 from helpers.process import started
 from radrank.bench.footprint import make_home
@@ -19,12 +19,10 @@ from radrank.client.client import Client
 from radrank.core.errors import RadrankError
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import converted
-from radrank.engines.encoder import Tokens
 from radrank.engines.engine import Engine
-from radrank.engines.manifest import read_manifest
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.onnxruntime_gpu import GpuEngine
-from radrank.engines.parity import LEAST, agreement, check, read_golden
+from radrank.engines.parity import LEAST, agreement, check
 from radrank.export.conversion import write_conversions
 
 pytestmark = pytest.mark.gpu
@@ -77,10 +75,7 @@ def test_answers_are_those_of_the_cpu_every_time(opened, name, precision, graphs
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_gate_lets_every_model_serve(opened, name, precision):
-    manifest, _ = read_manifest(tiny_bundle())
-    tokens = Tokens(tiny_bundle() / manifest.text.tokenizer, manifest.text)
-    golden = read_golden(tiny_bundle() / manifest.golden, lambda text: tokens.padded(tokens([text])))[name]
-    assert check(name, golden, opened(name, 8, precision=precision)).passes
+    assert check(name, golden_of(name), opened(name, 8, precision=precision)).passes
 
 
 @pytest.mark.parametrize("name", MODELS)

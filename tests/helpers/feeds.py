@@ -1,4 +1,4 @@
-"""The tiny bundle's models, and made-up arrays that they take."""
+"""The tiny bundle's models, made-up arrays that they take, and its golden queries."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
 from radrank.core.graph import TOLD_RELATIONS
+from radrank.engines.encoder import Tokens
 from radrank.engines.engine import Model
 from radrank.engines.manifest import read_manifest
 from radrank.engines.models import MESSAGES_OF, models
+from radrank.engines.parity import Golden, read_golden
 from radrank.export.golden import random_batch
 
 BATCHES = (1, 4)
@@ -18,6 +20,12 @@ BATCHES = (1, 4)
 
 def model_of(name: str, batches: Sequence[int] = BATCHES) -> Model:
     return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=batches)[name]
+
+
+def golden_of(name: str) -> Golden:
+    manifest, _ = read_manifest(tiny_bundle())
+    tokens = Tokens(tiny_bundle() / manifest.text.tokenizer, manifest.text)
+    return read_golden(tiny_bundle() / manifest.golden, lambda text: tokens.padded(tokens([text])))[name]
 
 
 def feed_of(name: str, count: int, *, seed: int = 0, candidates: int = 25) -> dict[str, np.ndarray]:

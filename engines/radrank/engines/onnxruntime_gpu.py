@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
 from radrank.engines.buckets import Bucketed, fill, pad_value, rows_of_output
+from radrank.engines.conversions import converted
 from radrank.engines.engine import Feed, Model, Shapes
 from radrank.engines.onnxruntime import onnxruntime, session_options, specs
 
@@ -66,16 +67,22 @@ PROVIDERS: Mapping[str, Provider] = {
 class GpuEngine(Bucketed):
     """One ONNX file on a GPU, in the shapes of the model's buckets. One call at a time."""
 
-    def __init__(self, model: Model, runtime: str, *, kept: Path, graphs: bool = True) -> None:
-        """runtime: a name of PROVIDERS; kept: directory for what the provider builds; graphs: whether to capture any.
+    def __init__(
+        self, model: Model, runtime: str, *, kept: Path, precision: str | None = None, graphs: bool = True
+    ) -> None:
+        """runtime: a name of PROVIDERS; kept: directory of converted models, and for what the provider builds
 
-        Raises MissingExtra where this build of ONNX Runtime lacks the provider, Unavailable where it can't be used.
+        precision: of a conversion, None for the model as it is; graphs: whether to capture any
+
+        Raises MissingExtra where this build of ONNX Runtime lacks the provider, Unavailable where it can't be used, and
+        then what `converted` does.
         """
         super().__init__(model.buckets)
         package, provider = onnxruntime(), PROVIDERS[runtime]
         if provider.name not in package.get_available_providers():
             raise MissingExtra(f"onnxruntime with {provider.name}", "gpu")
         _find_device(package, runtime)
+        model = converted(kept, model, precision or model.precision)
         self._package, self._model, self._runtime, self._provider = package, model, runtime, provider
         self._options = dict(provider.options(model, kept))
         self._turn = threading.Lock()

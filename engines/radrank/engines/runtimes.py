@@ -56,7 +56,9 @@ def computes_in_caller(manifest: EngineManifest) -> bool:
 
 
 Opener = Callable[[Model, EngineSettings], Engine]
-"""Opens a model. Raises MissingExtra, NotFound, Mismatch or Unavailable where this runtime can't run it here."""
+"""Opens a model. Raises MissingExtra or Unavailable where this runtime can't run it here, whatever is built for it;
+else NotFound, Mismatch or Corrupt where what it needs is missing, does not fit or is broken.
+"""
 
 
 def _onnxruntime_cpu(model: Model, settings: EngineSettings) -> Engine:
@@ -75,8 +77,8 @@ def _onnxruntime_gpu(name: str) -> Opener:
 
         if model.name.startswith(MESSAGES_OF):
             return _onnxruntime_cpu(model, settings)  # few are made for a search, and a snapshot's come from here too
-        kept = settings.plans_for(model)
-        engine = GpuEngine(converted(kept, model, settings.precision or GPU_PRECISION), name, kept=kept)
+        precision = settings.precision or GPU_PRECISION
+        engine = GpuEngine(model, name, kept=settings.plans_for(model), precision=precision)
         return Batching(engine, most=settings.batch, delay=settings.batch_delay)
 
     return opened
@@ -132,6 +134,7 @@ PREFERENCE = (
     ("tensorrt", GPU_PRECISION),
     ("tensorrt-rtx", GPU_PRECISION),
     ("onnxruntime-cuda", GPU_PRECISION),
+    ("onnxruntime-cuda", FP32),
     (OPENVINO, OPENVINO_PRECISION),
     (OPENVINO, FP32),
     (PLAIN, FP32),

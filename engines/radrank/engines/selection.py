@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
-from radrank.core.errors import RadrankError
+from radrank.core.errors import MissingExtra, RadrankError, Unavailable
 from radrank.engines.deferred import Deferred
 from radrank.engines.engine import Engine, Model
 from radrank.engines.models import GRAPHS
@@ -58,11 +58,14 @@ class Selection:
             _log.info("%s runs on %s, %s: %s", name, slot.manifest.runtime, slot.manifest.precision, agreed)
 
     def _tried(self, place: int, model: Model, golden: Golden) -> tuple[Engine, Agreement] | None:
-        runtime = self._choices[place][0]
+        runtime, settings = self._choices[place]
         try:
             engine = self._open(place, model)
-        except RadrankError as error:  # not installed, or not built for this machine
+        except (MissingExtra, Unavailable) as error:  # not installed, or nothing here that it runs on
             _log.debug("%s: no %s: %s", model.name, runtime, error)
+            return None
+        except RadrankError as error:  # it could serve, had it been given what fits
+            _log.warning("%s does not run on %s in %s: %s", model.name, runtime, settings.precision, error)
             return None
         try:
             engine.warm_up(golden.shapes_for(engine))
