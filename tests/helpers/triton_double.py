@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from radrank.core.errors import InvalidQuery
 from radrank.engines.engine import Engine, Model, TensorSpec
 from radrank.engines.kserve.tensors import declared
 
@@ -95,7 +96,10 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             sent.name: np.frombuffer(raw, dtypes[sent.name]).reshape(sent.shape)
             for sent, raw in zip(request.inputs, request.raw_input_contents, strict=True)
         }
-        answer = engine.run(feed)
+        try:
+            answer = engine.run(feed)
+        except InvalidQuery as error:  # a feed of another shape
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         made = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=request.model_version)
         datatypes = {spec.name: declared(spec).datatype for spec in engine.outputs}
         for wanted in request.outputs:

@@ -77,6 +77,13 @@ def checked(feed: Feed, inputs: Sequence[TensorSpec]) -> Feed:
     return {given.name: feed[given.name] for given in inputs}
 
 
+def check_fit(feed: Feed, inputs: Sequence[TensorSpec]) -> None:
+    """Of a feed that an engine did not take. Raises as `checked`, and InvalidQuery where an axis is of another size."""
+    for given, array in zip(inputs, checked(feed, inputs).values(), strict=True):
+        if any(wanted not in (-1, size) for wanted, size in zip(given.shape, array.shape, strict=True)):
+            raise InvalidQuery(given.name, f"must be {list(given.shape)}, -1 for any size, and is {list(array.shape)}")
+
+
 def fill(view: NDArray[Any], array: NDArray[Any], pad: int) -> None:
     """Copies the array into the first rows of the view, and pads the rest."""
     view[: len(array)] = array

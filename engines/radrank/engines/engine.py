@@ -55,7 +55,10 @@ class Engine(Protocol):
         ...
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        """Outputs by name, the caller's own. Raises InvalidQuery where an input is missing or of another shape."""
+        """Outputs by name, the caller's own.
+
+        Raises InvalidQuery where an input is missing or of another type or shape, Unavailable where this is closed.
+        """
         ...
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
+from radrank.engines.buckets import check_fit
 from radrank.engines.engine import Feed, Model, TensorSpec
 
 _DTYPES: Mapping[str, type[np.generic]] = {
@@ -46,7 +47,15 @@ class CpuEngine:
             self.run(feed)
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        return dict(zip(self._names, self._session.run(None, dict(feed)), strict=True))
+        """As Engine says."""
+        try:
+            answers = self._session.run(None, dict(feed))
+        except Exception:  # ONNX Runtime looks at what it is given itself: once is enough for a feed that fits
+            if self._session is None:
+                raise Unavailable("this engine is closed") from None
+            check_fit(feed, self.inputs)
+            raise
+        return dict(zip(self._names, answers, strict=True))
 
     def close(self) -> None:
         self._session = None

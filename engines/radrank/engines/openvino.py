@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.core.ports import EngineManifest
 from radrank.engines import openvino_ir
-from radrank.engines.buckets import checked
+from radrank.engines.buckets import check_fit, checked
 from radrank.engines.engine import Feed, Model, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -72,6 +72,9 @@ class OpenVinoEngine:
         try:
             found = request.infer(dict(given), share_inputs=True)
             return {name: found[place] for place, name in enumerate(self._names)}  # copies: outputs are not shared
+        except RuntimeError:  # OpenVINO's own
+            check_fit(given, self.inputs)
+            raise
         finally:
             self._idle.put(request)
 

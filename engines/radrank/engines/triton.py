@@ -43,6 +43,7 @@ class TritonEngine:
         self._messages, _ = protocol()
         self._model = model
         self._wrong = ""
+        self._closed = False
         self._link = Link.to(address, ca)
         try:
             self._served, self.manifest = self._opened(precision)
@@ -59,6 +60,8 @@ class TritonEngine:
 
     def run(self, feed: Feed) -> dict[str, NDArray[Any]]:
         """As Engine says. Raises Unavailable, Overloaded, or DeadlineTooShort where the running deadline ends first."""
+        if self._closed:  # the link may be open: others use it too
+            raise Unavailable("this engine is closed")
         given, most = checked(feed, self.inputs), self._served.most
         rows = max(map(len, given.values()))
         if not most or rows <= most:
@@ -68,7 +71,9 @@ class TritonEngine:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def close(self) -> None:
-        self._link.release()
+        if not self._closed:
+            self._closed = True
+            self._link.release()
 
     def _opened(self, precision: str | None) -> tuple[Served, EngineManifest]:
         link, model = self._link, self._model
