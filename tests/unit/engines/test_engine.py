@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from helpers.gpu_sessions import Package
 from helpers.triton_double import scripted_triton
 from radrank.core.errors import InvalidQuery, Unavailable
 from radrank.engines import onnxruntime_gpu
-from radrank.engines.engine import Engine, Model
+from radrank.engines.engine import Engine, Feed, Model
 from radrank.engines.onnxruntime import CpuEngine
+from radrank.engines.onnxruntime_gpu import GpuEngine
+from radrank.engines.openvino import OpenVinoEngine
 from radrank.engines.runtimes import RUNTIMES, EngineSettings
+from radrank.engines.tensorrt import TensorRTEngine
+from radrank.engines.triton import TritonEngine
 
 BATCH = 4
 Machine = Callable[[Model, Path, Any], AbstractContextManager[dict[str, Any]]]
@@ -69,15 +74,25 @@ MACHINES: Mapping[str, Machine] = {
 }
 
 
-@pytest.fixture(params=MACHINES)
-def engine(request, tmp_path, monkeypatch) -> Iterator[Engine]:
+@pytest.fixture
+def opened(tmp_path, monkeypatch) -> Iterator[Callable[..., Engine]]:
+    """Opens the image encoder on a runtime, by name and settings."""
     model = model_of("image_encoder", (BATCH,))
-    with MACHINES[request.param](model, tmp_path, monkeypatch) as settings:
-        opened = RUNTIMES[request.param](
-            model, EngineSettings(runtime=request.param, precision="fp32", plans=tmp_path, batch=BATCH, **settings)
-        )
-        yield opened
-        opened.close()
+    with ExitStack() as open_until_then:
+
+        def engine(runtime: str, **settings: Any) -> Engine:
+            there = open_until_then.enter_context(MACHINES[runtime](model, tmp_path, monkeypatch))
+            settings = {"runtime": runtime, "precision": "fp32", "plans": tmp_path, "batch": BATCH, **there, **settings}
+            made = RUNTIMES[runtime](model, EngineSettings(**settings))
+            open_until_then.callback(made.close)
+            return made
+
+        yield engine
+
+
+@pytest.fixture(params=MACHINES)
+def engine(request, opened) -> Engine:
+    return opened(request.param)
 
 
 UNFIT = {
@@ -112,3 +127,32 @@ def test_a_closed_engine_says_that_it_is(engine):
     engine.close()
     with pytest.raises(Unavailable, match="this engine is closed"):
         engine.run(feed_of("image_encoder", 1))
+
+
+ALONE, TOGETHER = [1] * BATCH, [BATCH]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "kind", "sizes"),
+    [
+        ("onnxruntime-cpu", CpuEngine, ALONE),
+        ("openvino", OpenVinoEngine, ALONE),
+        ("onnxruntime-cuda", GpuEngine, TOGETHER),
+        ("tensorrt", TensorRTEngine, TOGETHER),
+        ("tensorrt-rtx", TensorRTEngine, TOGETHER),
+        ("triton", TritonEngine, ALONE),  # which makes batches itself
+    ],
+)
+def test_what_comes_together_runs_as_one_on_a_gpu_and_alone_elsewhere(opened, monkeypatch, runtime, kind, sizes):
+    ran, run = [], kind.run
+
+    def noted(engine: Engine, feed: Feed) -> dict[str, np.ndarray]:
+        ran.append(len(feed["pixels"]))
+        return run(engine, feed)
+
+    monkeypatch.setattr(kind, "run", noted)
+    engine = opened(runtime, batch_delay=60.0)  # ends when a batch is full
+    with ThreadPoolExecutor(BATCH) as pool:
+        answers = list(pool.map(engine.run, [feed_of("image_encoder", 1, seed=seed) for seed in range(BATCH)]))
+    assert ran == sizes
+    assert len({answer["vectors"].tobytes() for answer in answers}) == BATCH
