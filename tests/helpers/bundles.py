@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -41,6 +42,29 @@ def with_one_weight_changed(bundle: Path, to: Path, file: str) -> Path:
     weight.CopyFrom(numpy_helper.from_array(value, weight.name))
     onnx.save(model, to / file)
     return _edited(to, lambda manifest: None)
+
+
+def with_longer_vectors(bundle: Path, to: Path, file: str, times: float) -> Path:
+    """An encoder's projections are so many times as long before they are made unit vectors: after that all the same."""
+    shutil.copytree(bundle, to)
+    model = onnx.load(to / file)
+    last = [
+        each for each in model.graph.initializer if each.name.endswith(("skip.weight", "mlp.3.weight", "mlp.3.bias"))
+    ]
+    assert len(last) == 3
+    for weight in last:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(times), weight.name))
+    onnx.save(model, to / file)
+    return _edited(to, lambda manifest: None)
+
+
+def with_shuffled_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, with the numbers of each matrix in another order."""
+    rng = np.random.default_rng(0)
+    for weight in model.graph.initializer:
+        if len(weight.dims) == 2:
+            weight.CopyFrom(numpy_helper.from_array(rng.permuted(numpy_helper.to_array(weight)), weight.name))
+    return model
 
 
 def _edited(bundle: Path, edit: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from radrank.export.golden import random_batch
 BATCHES = (1, 4)
 
 
-def model_of(name: str, batches: Sequence[int] = BATCHES) -> Model:
-    return models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=batches)[name]
+def model_of(name: str, batches: Sequence[int] = BATCHES, *, bundle: Path | None = None) -> Model:
+    """bundle: another than the tiny one"""
+    path = bundle or tiny_bundle()
+    return models(path, read_manifest(path)[0], batches=batches)[name]
 
 
 def golden_of(name: str) -> Golden:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 from scipy.stats import kendalltau
 
+from helpers.bundles import with_longer_vectors, with_shuffled_weights
+from helpers.feeds import feed_of, golden_of, model_of
 from helpers.made_up import tiny_bundle
 from radrank.core.errors import InvalidQuery, MissingExtra, NotFound, Unavailable
 from radrank.engines import runtimes, selection
 from radrank.engines.bundle import open_bundle
-from radrank.engines.conversions import keep
+from radrank.engines.conversions import converted, keep
 from radrank.engines.engine import Engine, Feed, Model
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.parity import Agreement, agreement, kendall
-from radrank.engines.runtimes import EngineSettings
+from radrank.engines.runtimes import EngineSettings, Opener
+from radrank.engines.selection import Selection
 from radrank.export.conversion import write_conversions
+from radrank.export.precision import convert
 
 
 class Planted(CpuEngine):
@@ -43,8 +51,19 @@ class Planted(CpuEngine):
 
 
 @pytest.fixture
-def plant(monkeypatch):
-    """Offers a runtime that is tried before the CPU; returns the engines that it has opened, by model."""
+def offer(monkeypatch) -> Callable[[Opener], None]:
+    """Offers a runtime, by how it opens a model, that is tried before the CPU."""
+
+    def offered(opener: Opener) -> None:
+        monkeypatch.setattr(runtimes, "PREFERENCE", (("planted", "fp32"), ("onnxruntime-cpu", "fp32")))
+        monkeypatch.setattr(selection, "RUNTIMES", {**runtimes.RUNTIMES, "planted": opener})
+
+    return offered
+
+
+@pytest.fixture
+def plant(offer):
+    """Offers the right model with spoilt answers; returns the engines that were opened, by model."""
 
     tiny_bundle()  # made before, as any bundle is
 
@@ -55,8 +74,7 @@ def plant(monkeypatch):
             opened[model.name] = Planted(model, spoil)
             return opened[model.name]
 
-        monkeypatch.setattr(runtimes, "PREFERENCE", (("planted", "fp32"), ("onnxruntime-cpu", "fp32")))
-        monkeypatch.setattr(selection, "RUNTIMES", {**runtimes.RUNTIMES, "planted": opener})
+        offer(opener)
         return opened
 
     return planted
@@ -100,6 +118,60 @@ def test_a_bad_engine_is_refused_and_the_one_before_stays(plant, caplog, spoil):
     assert all(engine.closed for engine in opened.values())
     refusals = [record.message for record in caplog.records if "is refused on planted" in record.message]
     assert len(refusals) == len(bundle.engines)
+
+
+class Reference(CpuEngine):
+    """A file in numpy, each tensor in its own type, as a GPU has it: ONNX Runtime's CPU computes fp16 in fp32."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model, threads=1)
+        self._evaluator = ReferenceEvaluator(str(model.path))
+        self.manifest = replace(self.manifest, runtime="reference")
+
+    def run(self, feed: Feed) -> dict[str, np.ndarray[Any, Any]]:
+        return dict(zip(self._names, self._evaluator.run(None, dict(feed)), strict=True))
+
+
+def chosen(model: Model, plans: Path, content: onnx.ModelProto) -> Engine:
+    """What "auto" takes once this file lies there as the model's conversion to fp16; before, fp32 serves."""
+    selection = Selection({model.name: model}, EngineSettings(plans=plans))
+    slot = selection.slots[model.name]
+    feed = feed_of(model.name, 4)
+    before = slot.run(feed)["vectors"]
+    keep(plans, model, "fp16", "for this test", content.SerializeToString())
+    selection.choose({model.name: golden_of(model.name)})
+    assert np.array_equal(slot.run(feed)["vectors"], before) == (slot.manifest.precision == "fp32")
+    return slot
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+def test_a_model_that_fp16_can_not_hold_is_refused_and_the_one_before_stays(offer, tmp_path, caplog, overflows):
+    offer(lambda model, settings: Reference(converted(settings.plans_for(model), model, "fp16")))
+    longer = with_longer_vectors(
+        tiny_bundle(), tmp_path / "bundle", "image_encoder.onnx", 2.0**17 if overflows else 1.0
+    )
+    model = model_of("image_encoder", bundle=longer)
+    with np.errstate(over="ignore", invalid="ignore"):
+        engine = chosen(model, tmp_path / "plans", convert(model.path, "fp16"))
+    if overflows:
+        assert (engine.manifest.precision, engine.manifest.sha256) == ("fp32", model.sha256)
+        assert "image_encoder is refused on planted" in caplog.text
+        assert "expected finite answers, found NaN or infinity" in caplog.text
+    else:
+        assert (engine.manifest.precision, engine.manifest.runtime) == ("fp16", "reference")
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_file_with_wrong_weights_is_refused_with_the_figures_and_the_one_before_stays(
+    monkeypatch, tmp_path, caplog, wrong
+):
+    monkeypatch.setattr(runtimes, "PREFERENCE", (("onnxruntime-cpu", "fp16"), ("onnxruntime-cpu", "fp32")))
+    model = model_of("image_encoder")
+    content = convert(model.path, "fp16")
+    engine = chosen(model, tmp_path, with_shuffled_weights(content) if wrong else content)
+    assert engine.manifest.precision == ("fp32" if wrong else "fp16")
+    told = r"image_encoder is refused on .*found top-10 overlap 0\.[0-8]\d\d, Kendall τ -?0\.[0-8]"
+    assert (re.search(told, caplog.text) is not None) == wrong
 
 
 def test_a_refusal_tells_both_figures(plant, caplog):
