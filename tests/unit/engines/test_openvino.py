@@ -8,18 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.made_up import tiny_bundle
+from helpers.made_up import WORDS, tiny_bundle
 from radrank.core.errors import InvalidQuery, MissingExtra, Unavailable
 from radrank.engines import onnxruntime, runtimes
 from radrank.engines import openvino as module
 from radrank.engines.bundle import Bundle, open_bundle
+from radrank.engines.encoder import BundleEncoder
 from radrank.engines.openvino import OpenVinoEngine, openvino
 from radrank.engines.runtimes import EngineSettings
 
@@ -38,14 +39,20 @@ def other() -> Bundle:
     return open_bundle(tiny_bundle(), FP32)
 
 
-def pixels(bundle: Bundle, count: int) -> np.ndarray:
-    side = bundle.encoder.image_size
+def pixels(encoder: BundleEncoder, count: int) -> np.ndarray:
+    side = encoder.image_size
     return np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+def phrases(count: int) -> list[str]:
+    """Of 9 to 16 words: one bucket."""
+    rng = np.random.default_rng(1)
+    return [" ".join(rng.choice(WORDS[2:], rng.integers(9, 17))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 8, 32])
 def test_it_answers_as_onnx_runtime_does_for_any_number_of_rows(plain, other, count):
-    images, texts = pixels(plain, count), ["pleural effusion", "no acute disease", "a"][:count]
+    images, texts = pixels(plain.encoder, count), phrases(count)
     np.testing.assert_allclose(other.encoder.encode_images(images), plain.encoder.encode_images(images), atol=1e-5)
     np.testing.assert_allclose(other.encoder.encode_texts(texts), plain.encoder.encode_texts(texts), atol=1e-5)
 
@@ -57,21 +64,24 @@ def test_encoders_run_on_it_and_small_graphs_stay_where_they_are_faster(other):
     assert {other.engines[name].manifest.precision for name in ENCODERS} == {"fp32"}
 
 
-def test_calls_at_once_each_get_their_own_answer(other):
-    images = pixels(other, 8)
-    alone = [other.encoder.encode_images(image[None])[0] for image in images]
-    found: dict[int, np.ndarray] = {}
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_query_alone_among_8_and_among_32_has_one_answer(precision):
+    """Bit for bit: as a server asks, each query in a call of its own, whatever else runs."""
+    try:
+        encoder = open_bundle(tiny_bundle(), EngineSettings(runtime="openvino", precision=precision)).encoder
+    except Unavailable as error:
+        pytest.skip(str(error))
+    images, texts = pixels(encoder, 32), phrases(32)
 
-    def ask(row: int) -> None:
-        for _ in range(5):
-            found[row] = other.encoder.encode_images(images[row][None])[0]
+    def ask(row: int) -> tuple[bytes, bytes]:
+        return encoder.encode_images(images[row][None]).tobytes(), encoder.encode_texts([texts[row]]).tobytes()
 
-    threads = [threading.Thread(target=ask, args=[row]) for row in range(len(images))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(found[row], alone[row]) for row in range(len(images)))
+    alone = [ask(row) for row in range(32)]
+    assert len(set(alone)) == 32
+    for company in (8, 32):
+        with ThreadPoolExecutor(company) as pool:
+            for _ in range(3):
+                assert list(pool.map(ask, range(company))) == alone[:company]
 
 
 def test_what_does_not_fit_is_answered(other):
