@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,23 @@ class Process:
 
 
 @contextmanager
-def started(bundle: Path, home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Serves until the context ends; ready when it is entered. settings: as environment variables."""
+def started(
+    bundle: Path, home: Path, settings: Mapping[str, str] | None = None, *, log: Path | None = None
+) -> Iterator[Process]:
+    """Serves until the context ends; ready when it is entered.
+
+    settings: as environment variables; log: file for what it logs, None for where this process does
+    """
     command = [sys.executable, "-m", "radrank.client.cli", "serve", "--listen", "127.0.0.1:0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RADRANK_")}
-    popen = subprocess.Popen(
-        [*command, "--bundle", str(bundle), "--archive", str(home)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment | PLAIN | {"PYTHONPATH": os.pathsep.join(sys.path)} | (settings or {}),
-    )
+    with nullcontext() if log is None else log.open("w") as stderr:
+        popen = subprocess.Popen(
+            [*command, "--bundle", str(bundle), "--archive", str(home)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment | PLAIN | {"PYTHONPATH": os.pathsep.join(sys.path)} | (settings or {}),
+        )
     assert popen.stdout is not None
     watchdog = threading.Timer(START_SECONDS, popen.kill)
     watchdog.start()

@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 from helpers.bundles import with_longer_vectors, with_shuffled_weights
 from helpers.feeds import feed_of, golden_of, model_of
 from helpers.made_up import tiny_bundle
-from radrank.core.errors import InvalidQuery, MissingExtra, NotFound, Unavailable
+from radrank.core.errors import InvalidQuery, Mismatch, MissingExtra, NotFound, Unavailable
 from radrank.engines import runtimes, selection
 from radrank.engines.bundle import open_bundle
 from radrank.engines.conversions import converted, keep
@@ -212,6 +212,27 @@ def test_an_engine_built_since_is_taken_up_by_another_warm_up(plant, monkeypatch
     opened.clear()
     bundle.warm_up()  # nothing is better than the best
     assert not opened
+
+
+def test_a_runtime_that_is_named_stays_as_it_is_and_is_asked_again(offer, monkeypatch):
+    opened = []
+
+    def opener(model: Model, _settings: EngineSettings) -> Engine:
+        opened.append(Planted(model, lambda array: array))
+        return opened[-1]
+
+    offer(opener)
+    monkeypatch.setattr(runtimes, "RUNTIMES", selection.RUNTIMES)
+    model = model_of("image_encoder")
+    named = Selection({model.name: model}, EngineSettings(runtime="planted"))
+    golden = {model.name: golden_of(model.name)}
+    for _ in range(2):
+        named.choose(golden)
+    (engine,) = opened
+    engine._spoil = np.negative
+    with pytest.raises(Mismatch, match="Kendall"):
+        named.choose(golden)
+    assert not engine.closed
 
 
 def test_a_precision_that_does_not_pass_leaves_fp32_where_auto_chooses(tmp_path, caplog):
