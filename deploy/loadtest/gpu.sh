@@ -17,7 +17,8 @@ gpu.json, gpu.png and gpu.log. Where there is no GPU it says so and ends with 0.
   --packages DIR   for a machine without a package index: wheels (*.whl) and packed site-packages (*.tar.xz, or its
                    parts *.tar.xz.00, …) that are put before those of the interpreter
   --rows N         studies in the archive (default 10000)
-  --plans          build TensorRT plans too, before the minutes begin to count: takes long
+  --plans          build TensorRT plans too, before the minutes begin to count: takes long. Of both flavours; one that
+                   is not installed, or does not build for this GPU, is named and left out
   --tests          pass tests/gpu afterwards, beyond the minutes
   --without-gpu    go on without a GPU: a rehearsal on the CPU
   --help           this text; further options after -- go to `radrank bench gpu`
@@ -94,6 +95,15 @@ bundle() { # made once: the last file says that all of it is there
   touch "$work/made"
 }
 
+plans() { # for the batches that are measured; the server's own, 8, is one of them
+  local flavour
+  for flavour in tensorrt tensorrt-rtx; do
+    step "plans of $flavour"
+    radrank export tensorrt --flavour "$flavour" --bundle "$work/bundle" --batch 1,8,32 ||
+      echo "no plans of $flavour, or not all: the line above says why; what is there is measured"
+  done
+}
+
 measure() {
   local left=$((minutes * 60 - SECONDS - 10))
   if ((left < 60)); then
@@ -125,8 +135,7 @@ all() {
   fi
   if $plans; then
     step "bundle" && bundle
-    step "TensorRT plans" && radrank export tensorrt --bundle "$work/bundle" --batch 1,8,32
-    step "TensorRT plans as served" && radrank export tensorrt --bundle "$work/bundle"
+    plans
     SECONDS=0
   fi
   step "bundle" && bundle

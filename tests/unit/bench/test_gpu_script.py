@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from radrank.bench.gpu_cells import BATCHES
+from radrank.engines.flavours import FLAVOURS
+from radrank.engines.runtimes import EngineSettings
+
 SCRIPT = Path(__file__).parents[3] / "deploy" / "loadtest" / "gpu.sh"
 PYTHON = f"""#!/bin/bash
 [[ $1 == -m && $2 == radrank.client.cli ]] || exec {sys.executable} "$@"
@@ -17,6 +21,9 @@ shift 2
 echo "$@" >> "$CALLS"
 echo "$LD_LIBRARY_PATH" > "$CALLS.libraries"
 if [[ $1 $2 == "bench bundle" ]]; then mkdir -p "$4/bundle"; fi
+if [[ $1 $2 == "export tensorrt" && $4 == "$REFUSED" ]]; then
+  echo "error: compute-capability: TensorRT-RTX builds for: 8.6" >&2; exit 1
+fi
 if [[ $1 $2 == "bench gpu" ]]; then
   mkdir -p "$WORK/results"; echo "a table" > "$WORK/results/gpu.md"; exit "${{ENDS:-0}}"
 fi
@@ -86,6 +93,22 @@ def test_what_was_measured_is_kept_when_the_run_breaks_and_the_script_says_that_
     ran = machine.run(ENDS="7")
     assert ran.returncode == 7
     assert (machine.out / "gpu.md").read_text() == "a table\n"
+
+
+@pytest.mark.parametrize("refused", ["", *FLAVOURS])
+def test_plans_are_of_every_flavour_and_one_that_is_refused_is_named_and_left_out(machine, refused):
+    ran = machine.run("--plans", REFUSED=refused)
+    assert ran.returncode == 0, ran.stdout
+    asked = [call.split() for call in machine.calls if call.startswith("export tensorrt")]
+    assert {words[words.index("--flavour") + 1] for words in asked} == set(FLAVOURS)
+    assert len(asked) == len(FLAVOURS)
+    for words in asked:
+        built = set(map(int, words[words.index("--batch") + 1].split(",")))
+        assert {*BATCHES, EngineSettings().batch} <= built, "what is measured, and what the server asks for"
+    assert machine.calls[-1].startswith("bench gpu"), "measured all the same"
+    said = [line for line in ran.stdout.splitlines() if line.startswith("no plans of")]
+    assert [line.split(",")[0] for line in said] == ([f"no plans of {refused}"] if refused else [])
+    assert ("TensorRT-RTX builds for: 8.6" in (machine.out / "gpu.log").read_text()) is bool(refused)
 
 
 def test_packages_of_an_offline_machine_come_before_the_interpreter_s(machine, tmp_path):
