@@ -7,26 +7,36 @@ from typing import Any
 
 import onnxruntime
 
-CUDA = "CUDAExecutionProvider"
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class Package:
     """In the place of the package.
 
-    device: whether there is a GPU; sized: whether the model computes with its own sizes, so that a session captures
-    only where they are fixed; syncs: whether an operator waits for the GPU, which can't be captured at all
+    device: whether there is a GPU; provider: what it has beside the CPU's; loads: whether that finds its libraries
+    sized: whether the model computes with its own sizes, so that a session captures only where they are fixed
+    syncs: whether an operator waits for the GPU, which can't be captured at all
     """
 
     __version__ = "9.9.9"
 
-    def __init__(self, *, device: bool = True, sized: bool = False, syncs: bool = False) -> None:
-        self.device, self.sized, self.syncs = device, sized, syncs
+    def __init__(
+        self,
+        *,
+        device: bool = True,
+        provider: str = CUDA,
+        loads: bool = True,
+        sized: bool = False,
+        syncs: bool = False,
+    ) -> None:
+        self.device, self.provider, self.loads = device, provider, loads
+        self.sized, self.syncs = sized, syncs
         self.sessions: list[Session] = []
         self.OrtValue = Value(self)
         self.RunOptions = RunOptions
 
     def get_available_providers(self) -> list[str]:
-        return [CUDA, "CPUExecutionProvider"]
+        return [self.provider, CPU]
 
     def preload_dlls(self) -> None:
         print("Failed to load libcublas: not found")  # noqa: T201 - as the real one does, on standard output
@@ -35,10 +45,10 @@ class Package:
         return Options()
 
     def InferenceSession(self, path: str, options: Options, **given: Any) -> Session:  # noqa: N802
-        provided = dict(given["providers"])[CUDA]
+        provided = dict(given["providers"])[self.provider]
         if provided.get("enable_cuda_graph") == "1" and self.sized and not options.fixed:
             raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
-        session = Session(self, path, options, captures=provided.get("enable_cuda_graph") == "1")
+        session = Session(self, path, options, provided)
         self.sessions.append(session)
         return session
 
@@ -90,18 +100,19 @@ def _on_device(value: Any) -> Any:
 class Session:
     """A graph holds addresses: a binding other than the captured one would be ignored, and is refused here."""
 
-    def __init__(self, package: Package, path: str, options: Options, *, captures: bool) -> None:
+    def __init__(self, package: Package, path: str, options: Options, provided: Mapping[str, str]) -> None:
         real = onnxruntime.SessionOptions()
         for axis, size in options.fixed.items():
             real.add_free_dimension_override_by_name(axis, size)
-        self.fixed, self.captures = options.fixed, captures
+        self.fixed, self.provided = options.fixed, provided
+        self.captures = provided.get("enable_cuda_graph") == "1"
         self.graphs: dict[str, Any] = {}
         self.replays = 0
         self._package = package
-        self._real = onnxruntime.InferenceSession(path, real, providers=["CPUExecutionProvider"])
+        self._real = onnxruntime.InferenceSession(path, real, providers=[CPU])
 
     def get_providers(self) -> list[str]:
-        return [CUDA, "CPUExecutionProvider"]
+        return [self._package.provider, CPU] if self._package.loads else [CPU]
 
     def get_inputs(self) -> Any:
         return self._real.get_inputs()

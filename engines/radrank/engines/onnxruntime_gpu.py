@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radrank.core.errors import MissingExtra, Unavailable
+from radrank.core.errors import MissingExtra, RadrankError, Unavailable
 from radrank.core.ports import EngineManifest
 from radrank.engines.buckets import Bucketed, fill, pad_value, rows_of_output
 from radrank.engines.conversions import converted
@@ -26,13 +26,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provider:
-    """An execution provider. options: for a model and the directory in which it may keep what it builds;
+    """An execution provider.
+
+    options: for a model and the directory in which it may keep what it builds
     graphs: those that make it capture CUDA graphs, none where it can't of our buckets
+    needs: what it loads, and where that comes from; packaged: whether onnxruntime-gpu has the provider
     """
 
     name: str
     options: Callable[[Model, Path], Mapping[str, str]]
     graphs: Mapping[str, str] = field(default_factory=dict)
+    needs: str
+    packaged: bool = True
 
 
 def _cuda(_model: Model, _kept: Path) -> Mapping[str, str]:
@@ -57,9 +62,26 @@ def _tensorrt_rtx(model: Model, kept: Path) -> Mapping[str, str]:
 
 
 PROVIDERS: Mapping[str, Provider] = {
-    "onnxruntime-cuda": Provider(name="CUDAExecutionProvider", options=_cuda, graphs={"enable_cuda_graph": "1"}),
-    "onnxruntime-tensorrt": Provider(name="TensorrtExecutionProvider", options=_tensorrt),
-    "onnxruntime-tensorrt-rtx": Provider(name="NvTensorRTRTXExecutionProvider", options=_tensorrt_rtx),
+    "onnxruntime-cuda": Provider(
+        name="CUDAExecutionProvider",
+        options=_cuda,
+        graphs={"enable_cuda_graph": "1"},
+        needs='CUDA and cuDNN, which come with: pip install "radrank[gpu]"',
+    ),
+    # It names TensorRT's libraries by their major version, which is not always that of the extra `tensorrt-full`.
+    "onnxruntime-tensorrt": Provider(
+        name="TensorrtExecutionProvider",
+        options=_tensorrt,
+        needs="the TensorRT that it was built with (10 for onnxruntime-gpu 1.31: pip install 'tensorrt-cu13<11'), its "
+        "folder tensorrt_libs in LD_LIBRARY_PATH",
+    ),
+    "onnxruntime-tensorrt-rtx": Provider(
+        name="NvTensorRTRTXExecutionProvider",
+        options=_tensorrt_rtx,
+        needs="NVIDIA's build of ONNX Runtime (onnxruntime-trt-rtx) in the place of any other; the runtime "
+        "tensorrt-rtx does without",
+        packaged=False,
+    ),
 }
 """By the name of the runtime."""
 
@@ -74,13 +96,13 @@ class GpuEngine(Bucketed):
 
         precision: of a conversion, None for the model as it is; graphs: whether to capture any
 
-        Raises MissingExtra where this build of ONNX Runtime lacks the provider, Unavailable where it can't be used, and
-        then what `converted` does.
+        Raises MissingExtra or Unavailable where this build of ONNX Runtime lacks the provider, Unavailable where it
+        can't be used, and then what `converted` does.
         """
         super().__init__(model.buckets)
         package, provider = onnxruntime(), PROVIDERS[runtime]
         if provider.name not in package.get_available_providers():
-            raise MissingExtra(f"onnxruntime with {provider.name}", "gpu")
+            raise _absent(runtime, provider)
         _find_device(package, runtime)
         model = converted(kept, model, precision or model.precision)
         self._package, self._model, self._runtime, self._provider = package, model, runtime, provider
@@ -155,7 +177,7 @@ class GpuEngine(Bucketed):
         except Exception as error:  # the package has no type of its own for what drivers and libraries lack
             raise Unavailable(f"{self._runtime} can't open {self._model.name}: {error}") from error
         if session.get_providers()[0] != self._provider.name:  # it falls back to the CPU without a word
-            raise Unavailable(f"{self._runtime}: no GPU, or its libraries can't be loaded")
+            raise Unavailable(f"{self._runtime}: its libraries can't be loaded; it needs {self._provider.needs}")
         return session
 
     def _describe(self, session: Any) -> None:
@@ -224,6 +246,13 @@ class _Bucket:
 
     def _cut(self, array: NDArray[Any], feed: Feed) -> NDArray[Any]:
         return array[: rows_of_output(array.shape, self.shapes, feed)]
+
+
+def _absent(runtime: str, provider: Provider) -> RadrankError:
+    """What is said where this build of ONNX Runtime lacks the provider."""
+    if provider.packaged:
+        return MissingExtra(f"onnxruntime with {provider.name}", "gpu")
+    return Unavailable(f"{runtime}: this ONNX Runtime lacks {provider.name}; it needs {provider.needs}")
 
 
 def _find_device(package: Any, runtime: str) -> None:

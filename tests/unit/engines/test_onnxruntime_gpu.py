@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from helpers.gpu_sessions import Package
 from radrank.core.errors import MissingExtra, Unavailable
 from radrank.engines import onnxruntime_gpu
 from radrank.engines.onnxruntime import CpuEngine
-from radrank.engines.onnxruntime_gpu import GpuEngine
+from radrank.engines.onnxruntime_gpu import PROVIDERS, GpuEngine
+from radrank.engines.runtimes import RUNTIMES, EngineSettings
 
 
 @pytest.fixture
@@ -77,9 +79,50 @@ def test_without_a_gpu_the_error_tells_why_and_standard_output_stays_for_results
     assert capsys.readouterr().out == ""
 
 
-def test_a_build_without_cuda_names_the_extra(tmp_path):
-    with pytest.raises(MissingExtra, match=r"radrank\[gpu\]"):
-        GpuEngine(model_of("image_encoder"), "onnxruntime-cuda", kept=tmp_path)
+@pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_a_build_without_a_provider_that_the_package_has_names_the_extra(tmp_path, runtime):
+    with pytest.raises(MissingExtra, match=rf"{PROVIDERS[runtime].name} .*radrank\[gpu\]"):
+        GpuEngine(model_of("image_encoder"), runtime, kept=tmp_path)
+
+
+def test_a_provider_that_no_extra_brings_is_not_asked_of_one(tmp_path):
+    with pytest.raises(
+        Unavailable, match=r"lacks NvTensorRTRTX.*onnxruntime-trt-rtx.*tensorrt-rtx does without"
+    ) as said:
+        GpuEngine(model_of("image_encoder"), "onnxruntime-tensorrt-rtx", kept=tmp_path)
+    assert "radrank[" not in str(said.value)
+
+
+def test_a_provider_that_does_not_find_tensorrt_s_libraries_says_which_and_where(monkeypatch, tmp_path):
+    package = Package(provider="TensorrtExecutionProvider", loads=False)
+    monkeypatch.setattr(onnxruntime_gpu, "onnxruntime", lambda: package)
+    with pytest.raises(Unavailable, match=r"can't be loaded; it needs the TensorRT .*built with.*LD_LIBRARY_PATH"):
+        GpuEngine(model_of("image_encoder"), "onnxruntime-tensorrt", kept=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider", "prefix", "cache"),
+    [
+        ("onnxruntime-tensorrt", "TensorrtExecutionProvider", "trt", "trt_engine_cache_path"),
+        ("onnxruntime-tensorrt-rtx", "NvTensorRTRTXExecutionProvider", "nv", "nv_runtime_cache_path"),
+    ],
+)
+def test_what_builds_engines_is_told_all_its_shapes_and_keeps_them_for_these_weights(
+    monkeypatch, tmp_path, runtime, provider, prefix, cache
+):
+    package, model = Package(provider=provider), model_of("text_encoder", (1, 8))
+    monkeypatch.setattr(onnxruntime_gpu, "onnxruntime", lambda: package)
+    engine = RUNTIMES[runtime](model, EngineSettings(precision="fp32", plans=tmp_path))
+    (session,) = package.sessions
+    shapes = {"min": "ids:1x8", "opt": "ids:8x16", "max": "ids:8x32"}
+    assert {kind: session.provided[f"{prefix}_profile_{kind}_shapes"] for kind in shapes} == shapes
+    kept = Path(session.provided[cache])
+    assert kept.parent == tmp_path
+    assert model.sha256[:12] in kept.name, "the caches know files by name alone"
+    assert engine.manifest.runtime == f"{runtime} 9.9.9"
+    feed, output = feed_of("text_encoder", 3), engine.outputs[0].name
+    np.testing.assert_allclose(engine.run(feed)[output], CpuEngine(model, threads=1).run(feed)[output], atol=1e-5)
+    engine.close()
 
 
 def test_a_closed_engine_says_that_it_is(opened):
