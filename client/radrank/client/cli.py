@@ -39,6 +39,10 @@ COMMANDS: Mapping[str, Entry] = {
 }
 
 
+_SMALLER: Mapping[str, str] = {"onnx": "convert"}
+"""Modules that some of a command needs, and the extra that brings these without the rest of the command's."""
+
+
 class LazyCommand(TyperCommand):
     """A name and a line of help; the command itself is imported when it is called."""
 
@@ -126,7 +130,7 @@ def _missing(words: Sequence[str], error: ModuleNotFoundError) -> str | None:
     name = next((word for word in words if word in COMMANDS), None)
     if name is None or error.name is None:
         return None
-    extra = COMMANDS[name].extra
+    extra = _SMALLER.get(error.name, COMMANDS[name].extra)
     package = f'"radrank[{extra}]"' if extra else "radrank"
     return (
         f"radrank {name} needs packages that are not installed; run: pip install {package}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from radrank.core.errors import InvalidQuery
 from radrank.engines.engine import Model
 from radrank.engines.models import IMAGE_ENCODER, TEXT_ENCODER
+from radrank.engines.onnxruntime import onnxruntime
 
 METHOD = "onnxruntime quantization: text dynamic, images static (QDQ, per channel, percentile)"
 
@@ -21,8 +22,9 @@ METHOD = "onnxruntime quantization: text dynamic, images static (QDQ, per channe
 def quantize(model: Model, pixels: Sequence[NDArray[np.uint8]]) -> bytes:
     """An encoder's ONNX file in int8. pixels: uint8 [S, S] each, radiographs to calibrate the image tower on.
 
-    Raises InvalidQuery for a model that is no encoder.
+    Raises InvalidQuery for a model that is no encoder, MissingExtra.
     """
+    onnxruntime()  # says which extra brings it, as an import of its quantizer would not
     with tempfile.TemporaryDirectory() as folder:
         path, source = Path(folder) / "int8.onnx", Path(folder) / "fp32.onnx"
         found = onnx.load(model.path)

@@ -117,6 +117,16 @@ def test_so_does_a_package_that_is_missed_only_when_the_command_runs(component, 
     assert "missing module: absent_package" in capsys.readouterr().err
 
 
+def test_converting_asks_for_less_than_exporting(component, monkeypatch, capsys):
+    def echo() -> None:
+        import onnx  # noqa: F401
+
+    component.echo = echo
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert leave(["echo"]) == 2
+    assert 'pip install "radrank[convert]"' in capsys.readouterr().err
+
+
 class RadrankError(Exception):
     """Stands in for radrank.core.errors.RadrankError, which the client may not import."""
 

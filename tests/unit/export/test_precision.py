@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from radrank.core.errors import InvalidQuery
+from radrank.core.errors import InvalidQuery, MissingExtra
 from radrank.engines.encoder import Tokens
-from radrank.engines.engine import Feed
+from radrank.engines.engine import Feed, Model
 from radrank.engines.manifest import read_manifest
 from radrank.engines.parity import read_golden
 from radrank.export.precision import BF16, FP16, FP32, PRECISIONS, PRODUCTS, convert
+from radrank.export.quantization import quantize
 
 FILES = ("image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat")
 SAFE = ("LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "ReduceL2", "Div", "Sqrt", "Exp", "Pow", "Log")
@@ -108,6 +110,13 @@ def test_fp32_is_the_file_as_it_is_and_others_are_refused(tmp_path):
     assert convert(path, FP32) == onnx.load(path)
     with pytest.raises(InvalidQuery, match="fp32, fp16, bf16"):
         convert(path, "int8")
+
+
+def test_int8_without_onnxruntime_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    path = made(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], w=np.eye(4))
+    with pytest.raises(MissingExtra, match=r"radrank\[cpu\]"):
+        quantize(Model(name="text_encoder", path=path, sha256="", precision="fp32"), ())
 
 
 @pytest.mark.parametrize("op", ["Softmax", "LayerNormalization"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -230,6 +232,18 @@ def test_the_command_builds_says_what_it_built_and_what_was_there(tmp_path, caps
         lines = capsys.readouterr().out.splitlines()
         assert [line.split(":")[0] for line in lines] == [said, said]
         assert ["sm86" in lines[0], "sm89" in lines[1]] == [True, True]
+
+
+def test_plans_and_conversions_are_made_where_only_their_own_extras_are_installed(tmp_path):
+    absent = ["torch", "transformers", "onnxruntime", "onnxscript", "tokenizers", "hnswlib", "scipy"]
+    where = ["--bundle", str(tiny_bundle()), "--to", str(tmp_path)]
+    tensorrt = ["export", "tensorrt", *where, "--compute-capability", "8.6", "--model", "image_encoder"]
+    for words in (["export", "precision", *where, "--precision", "fp16"], tensorrt):
+        hidden = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        code = f"{hidden}from radrank.client import cli\ncli.main({words})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".onnx", ".plan"}
 
 
 def test_what_is_built_unless_somebody_says_otherwise_is_what_a_server_asks_for():
