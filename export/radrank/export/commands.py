@@ -57,7 +57,7 @@ def tensorrt(
     compute_capability: Annotated[
         list[str] | None, typer.Option(help="Of the GPUs that will serve, such as 8.6; again for more. This machine's.")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Requests that run as one, as the server's [engines] batch.")] = "8",
+    batch: Annotated[str, typer.Option(help="Requests that run as one, as the server's \\[engines] batch.")] = "8",
     model: Annotated[
         list[str] | None, typer.Option(help="Such as image_encoder or reranker_sage; again for more. All if not given.")
     ] = None,
@@ -98,7 +98,7 @@ def precision(
     ] = None,
     root: Annotated[Path | None, typer.Option(metavar="PATH", help="That data set's folder (csv: its file).")] = None,
 ) -> None:
-    """Convert a bundle's models for ONNX Runtime; a server takes them up with `[engines] precision`.
+    """Convert a bundle's models for ONNX Runtime; a server takes them up with `\\[engines] precision`.
 
     They serve where they pass the parity gate: see docs/engines.md.
     """

@@ -65,6 +65,25 @@ def test_help_imports_nothing_heavy(words):
     assert "Usage: radrank" in done.stdout
 
 
+def every_command(words, command):
+    """Its words, and the command itself; those of a group too."""
+    yield words, command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from every_command([*words, name], one)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_shows_every_word_that_was_written(name, monkeypatch, capsys):
+    """Rich takes words in brackets for styles: other than [dim] they must be escaped, or are swallowed."""
+    monkeypatch.setenv("COLUMNS", "400")
+    for words, command in every_command([name], cli.LazyCommand(name, cli.COMMANDS[name]).load()):
+        assert leave([*words, "--help"]) == 0
+        shown = capsys.readouterr().out.split()
+        texts = [command.help, command.epilog, *(getattr(given, "help", None) for given in command.params)]
+        written = re.sub(r"\[/?dim\]", "", " ".join(text for text in texts if text)).replace("\\[", "[").split()
+        assert [word for word in written if word not in shown] == [], " ".join(words)
+
+
 def test_version():
     done = run("--version")
     assert done.returncode == 0
