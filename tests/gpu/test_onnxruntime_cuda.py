@@ -14,6 +14,7 @@ from helpers.feeds import feed_of, golden_of, model_of
 from helpers.made_up import tiny_bundle
 from helpers.process import started
 from radrank.bench.footprint import make_home
+from radrank.bench.gpu_card import find_card
 from radrank.bench.sides import questions
 from radrank.client.client import Client
 from radrank.core.errors import RadrankError
@@ -37,6 +38,7 @@ def plans(tmp_path_factory) -> Path:
     """The tiny bundle in fp16; skips where this machine can't run it."""
     directory = tmp_path_factory.mktemp("converted")
     try:
+        find_card()  # first: without a GPU it does not matter what else is missing
         GpuEngine(model_of("image_encoder", (1,)), "onnxruntime-cuda", kept=directory).close()
     except RadrankError as error:
         pytest.skip(str(error))

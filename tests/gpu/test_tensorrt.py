@@ -11,6 +11,7 @@ import pytest
 
 from helpers.feeds import BATCHES, feed_of
 from helpers.made_up import tiny_bundle
+from radrank.bench.gpu_card import find_card
 from radrank.core.errors import RadrankError
 from radrank.engines.cuda import Cuda
 from radrank.engines.flavours import FLAVOURS
@@ -32,6 +33,7 @@ def unseen(name: str):
 def flavour(request) -> str:
     """Of the TensorRTs, those that are installed and build for this GPU."""
     try:
+        find_card()  # first: without a GPU it does not matter what else is missing
         capability = Cuda().compute_capability()
         trt = FLAVOURS[request.param].load()
     except RadrankError as error:
