@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import feeds
 from helpers.feeds import feed_of, golden_of, model_of
 from helpers.made_up import tiny_bundle
 from helpers.process import started
@@ -21,6 +22,8 @@ from radrank.core.errors import RadrankError
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import converted
 from radrank.engines.engine import Engine
+from radrank.engines.manifest import read_manifest
+from radrank.engines.models import MESSAGES_OF
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.onnxruntime_gpu import GpuEngine
 from radrank.engines.parity import LEAST, agreement, check
@@ -28,7 +31,7 @@ from radrank.export.conversion import write_conversions
 
 pytestmark = pytest.mark.gpu
 
-MODELS = ["image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat"]
+MODELS = [name for name in feeds.MODELS if not name.startswith(MESSAGES_OF)]  # these stay on the CPU under this runtime
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 CANDIDATES, STUDIES = 40, 200
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.feeds import BATCHES, feed_of
+from helpers.feeds import BATCHES, MODELS, feed_of
 from helpers.made_up import tiny_bundle
 from radrank.bench.gpu_card import find_card
 from radrank.core.errors import RadrankError
@@ -54,7 +54,7 @@ def plans(flavour, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
-@pytest.mark.parametrize("name", ["image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat"])
+@pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_the_cpu(plans, flavour, name, precision, tolerance):
     model = models(tiny_bundle(), read_manifest(tiny_bundle())[0], batches=BATCHES)[name]
     engine = TensorRTEngine(model, precision=precision, flavour=flavour, plans=plans, lanes=2)

@@ -7,16 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.made_up import LAYOUT, SETTINGS, tiny_bundle
+from helpers.made_up import KINDS, LAYOUT, SETTINGS, tiny_bundle
 from radrank.core.graph import TOLD_RELATIONS
 from radrank.engines.encoder import Tokens
 from radrank.engines.engine import Model
 from radrank.engines.manifest import read_manifest
-from radrank.engines.models import MESSAGES_OF, models
+from radrank.engines.models import IMAGE_ENCODER, MESSAGES_OF, RERANKER, TEXT_ENCODER, models
 from radrank.engines.parity import Golden, read_golden
 from radrank.export.golden import random_batch
+from radrank.training.reranker import VARIANTS
 
 BATCHES = (1, 4)
+MODELS = (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    *(RERANKER + kind for kind in KINDS),
+    *(MESSAGES_OF + kind for kind in KINDS if VARIANTS[kind].apart),
+)
+"""Names of all models of the tiny bundle, and of the demo's: known before either is made."""
 
 
 def model_of(name: str, batches: Sequence[int] = BATCHES, *, bundle: Path | None = None) -> Model:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.feeds import MODELS
 from helpers.made_up import GROUPS, HEADS, KINDS, tiny_bundle
 from radrank.core.errors import Corrupt, Mismatch, NotFound
 from radrank.core.files import file_table
@@ -18,9 +19,10 @@ from radrank.core.layout import VectorLayout
 from radrank.core.studies import Modality
 from radrank.engines.bundle import open_bundle
 from radrank.engines.manifest import MANIFEST, BundleManifest, read_manifest
+from radrank.engines.models import GRAPHS
 
 FILES = ["image_encoder.onnx", "text_encoder.onnx", "tokenizer.json", "classifier.npz", "golden.npz"]
-RERANKERS = [*(f"reranker_{kind}.onnx" for kind in KINDS), "messages_sage.onnx"]
+RERANKERS = [f"{name}.onnx" for name in MODELS if name.startswith(GRAPHS)]
 
 
 @pytest.fixture

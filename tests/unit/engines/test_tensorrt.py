@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import gpu
-from helpers.feeds import feed_of, model_of
+from helpers.feeds import MODELS, feed_of, model_of
 from radrank.core.errors import InvalidQuery, Mismatch, MissingExtra, NotFound, Unavailable
 from radrank.engines import flavours
 from radrank.engines.buckets import pad_value
@@ -21,8 +21,6 @@ from radrank.engines.cuda import Cuda
 from radrank.engines.engine import Model
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.tensorrt import TensorRTEngine
-
-MODELS = ("image_encoder", "text_encoder", "reranker_sage", "reranker_gcn", "reranker_gat")
 
 
 class Place(SimpleNamespace):
