@@ -53,7 +53,7 @@ def demo_run() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_bundle(demo_run: Path) -> Path:
-    """The bundle of the demo run, with all three re-rankers."""
+    """The bundle of the demo run, with the re-rankers that `radrank demo build` trains."""
     from radrank.export.bundles import write_bundle
     from radrank.training.runs import Run
 
@@ -74,9 +74,9 @@ def demo_home(demo_bundle: Path) -> Path:
 
 def _train(to: Path) -> None:
     from radrank.training.heads import HeadSettings
-    from radrank.training.layers import KINDS
     from radrank.training.listwise import RerankerSettings
     from radrank.training.pipeline import run_heads, run_rerankers
+    from radrank.training.reranker import SERVED
     from radrank.training.tower import TowerSettings
 
     run = run_heads(
@@ -90,5 +90,5 @@ def _train(to: Path) -> None:
         reporter=Silent(),
     )
     rerankers = RerankerSettings(candidates=30, epochs=1, most=50, folds=2, width=16)
-    run_rerankers(run, list(KINDS), settings=rerankers, graph=GraphSettings(), reporter=Silent())
-    assert all(run.reranker(kind)[1]["best_epoch"] for kind in KINDS), "untrained ones rank as the encoder does"
+    run_rerankers(run, list(SERVED), settings=rerankers, graph=GraphSettings(), reporter=Silent())
+    assert all(run.reranker(kind)[1]["best_epoch"] for kind in SERVED), "untrained ones rank as the encoder does"

@@ -22,7 +22,7 @@ from radrank.evaluation.serial import load
 from radrank.evaluation.training_free import FLOORS, METHODS
 
 DIRECTIONS = ["image→report", "report→image", "image→image", "report→report"]
-KINDS = ["gat", "gcn", "sage"]
+RERANKERS = ["gat", "gcn", "mlp", "sage"]
 PLOTS = {
     "calibration",
     "map",
@@ -85,12 +85,12 @@ def judged(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_the_table_has_every_row_in_every_direction_and_scope(judged):
     report, said, _ = judged
     assert [table.direction for table in report.tables] == DIRECTIONS
-    plain = [*FLOORS, "embedding only", *METHODS, *KINDS]
+    plain = [*FLOORS, "embedding only", *METHODS, *RERANKERS]
     for table in report.tables:
         assert 60 < table.queries[Scope.ALL] <= 64
         assert [row.method for row in table.rows if not row.matched] == plain
-        assert [row.method for row in table.rows if row.matched] == [*METHODS, *KINDS]
-        assert {row.method for row in table.rows if row.family is Family.RERANKER} == set(KINDS)
+        assert [row.method for row in table.rows if row.matched] == [*METHODS, *RERANKERS]
+        assert {row.method for row in table.rows if row.family is Family.RERANKER} == set(RERANKERS)
         for row in table.rows:
             assert {*row.metrics} == {*row.changes} == {*Scope}
         assert f"{table.direction} · {table.queries[Scope.ALL]} queries" in said
@@ -130,7 +130,7 @@ def test_a_folder_never_seen_is_judged_beside_the_archive_of_another(demo_bundle
     assert [table.direction for table in report.tables] == DIRECTIONS
     for table in report.tables:
         assert 68 < table.queries[Scope.ALL] <= 72
-        assert {*METHODS, *KINDS} <= {row.method for row in table.rows}
+        assert {*METHODS, *RERANKERS} <= {row.method for row in table.rows}
         assert not any(row.matched for row in table.rows)
     assert any("fewer than 50 studies to tune on" in note for note in report.notes)
     assert any("beside 72 in the archive" in note for note in report.notes)

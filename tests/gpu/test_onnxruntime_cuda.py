@@ -22,7 +22,6 @@ from radrank.core.errors import RadrankError
 from radrank.engines.batching import Batching
 from radrank.engines.conversions import converted
 from radrank.engines.engine import Engine
-from radrank.engines.manifest import read_manifest
 from radrank.engines.models import MESSAGES_OF
 from radrank.engines.onnxruntime import CpuEngine
 from radrank.engines.onnxruntime_gpu import GpuEngine
