@@ -33,7 +33,7 @@ _SOMETIMES = 16  # one in so many lets the loop see who comes
 _CROWDED = 0.1  # seconds after a refusal, for which there may be more to refuse
 _QUIET = 8  # turns of the loop without a call, after which no more wait
 _TAKING = 0.02  # seconds that the loop takes calls in at most: then it is the turn of those that it has
-_LOOP, _THREAD = "loop", "thread"
+_ALONE, _SHARED, _THREAD = "alone", "shared", "thread"  # in the loop without and with helpers, and beside it
 
 
 class Inline:
@@ -45,13 +45,14 @@ class Inline:
         self._helpers = helpers
         self._one = asyncio.Lock()
         self._recent = RecentTimes()
-        self._count = 0
+        self._counts = {_ALONE: 0, _SHARED: 0}
         self._lonely = 0  # pieces of work since the last that was not alone
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """What the work returns or raises."""
-        self._count += 1
-        other_way, pays = self._count % _OTHER_WAY == 0, self._pays
+        how = _SHARED if self._shares() else _ALONE
+        self._counts[how] += 1
+        other_way, pays = self._counts[how] % _OTHER_WAY == 0, self._pays(how)
         if not pays and not (other_way and self._bearable):
             async with self._admission.turn():
                 return await self._in_thread(work)
@@ -61,7 +62,7 @@ class Inline:
             with self._admission.timing():
                 if pays and other_way and self._admission.taken <= 1:  # beside others a thread would wait for its turns
                     return await self._in_thread(work)
-                return await self._in_loop(work, alone)
+                return await self._in_loop(work, how, alone)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         def timed() -> Result:
@@ -73,24 +74,24 @@ class Inline:
 
         return await self._threads.run(timed)
 
-    async def _in_loop(self, work: Callable[[], Result], alone: AsyncExitStack) -> Result:
+    async def _in_loop(self, work: Callable[[], Result], how: str, alone: AsyncExitStack) -> Result:
         running = Suspendable(work)
-        self._helpers.open = self._shares()
+        self._helpers.open = how == _SHARED
         try:
             running.start()
             await alone.aclose()  # while a helper computes, the next piece of work may begin
             return await running.rest()
         finally:
-            self._recent.add(_LOOP, running.seconds)
+            self._recent.add(how, running.seconds)
 
     @property
     def _bearable(self) -> bool:
         """Whether the loop may try. Only threads do what nobody knows yet."""
         return 0.0 < self._recent.quantile(_THREAD, _MOST) <= _LONGEST
 
-    @property
-    def _pays(self) -> bool:
-        return self._bearable and self._recent.quantile(_LOOP, 0.5) <= _SHORT
+    def _pays(self, how: str) -> bool:
+        """Known of both ways apart: what is too long for the loop alone may be short where helpers have their part."""
+        return self._bearable and self._recent.quantile(how, 0.5) <= _SHORT
 
     def _shares(self) -> bool:
         """Whether a helper has its part: where there are others, who are seen only while the loop does not compute."""
@@ -100,7 +101,7 @@ class Inline:
     async def _take_in(self) -> None:
         """Lets gRPC hand over the calls that wait there: it needs several turns of the loop for each."""
         crowded = time.perf_counter() - self._admission.refused < _CROWDED
-        if not crowded and self._count % _SOMETIMES:
+        if not crowded and sum(self._counts.values()) % _SOMETIMES:
             return
         quiet, end = 0, time.perf_counter() + _TAKING
         while quiet < _QUIET and time.perf_counter() < end:

@@ -60,9 +60,11 @@ def in_loop(inline: Inline, does: Callable[[], None] = lambda: None) -> bool:
     return asyncio.run(inline.run(work))
 
 
-def learnt(inline: Inline, clock: Clock, *, loop: float = 0.001, thread: float = 0.001) -> None:
-    """Makes it know what work takes here and there, in seconds."""
-    for where, seconds in (("loop", loop), ("thread", thread)):
+def learnt(
+    inline: Inline, clock: Clock, *, loop: float = 0.001, shared: float | None = None, thread: float = 0.001
+) -> None:
+    """Makes it know what work takes here and there, in seconds. shared: in the loop with helpers, if not as without"""
+    for where, seconds in (("alone", loop), ("shared", loop if shared is None else shared), ("thread", thread)):
         for _ in range(ENOUGH):
             inline._recent.add(where, seconds)
     clock.takes(1.0)
@@ -77,10 +79,22 @@ def test_what_most_takes_long_in_a_thread_the_loop_does_not_even_try(inline, clo
     assert not any(in_loop(inline, lambda: clock.takes(0.1)) for _ in range(3 * EVERY))
 
 
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "with helpers"])
 @pytest.mark.parametrize(("loop", "pays"), [(0.001, True), (0.005, False)])
-def test_the_loop_does_what_is_short_there_and_one_in_so_many_goes_the_other_way(inline, clock, loop, pays):
+def test_the_loop_does_what_is_short_there_and_one_in_so_many_goes_the_other_way(
+    inline, clock, monkeypatch, loop, pays, shares
+):
     learnt(inline, clock, loop=loop)
+    monkeypatch.setattr(inline, "_shares", lambda: shares)
     assert [in_loop(inline) for _ in range(EVERY * 2)] == ([pays] * (EVERY - 1) + [not pays]) * 2
+
+
+def test_what_is_too_long_for_the_loop_alone_is_done_there_where_helpers_have_their_part(inline, clock):
+    learnt(inline, clock, loop=0.005, shared=0.001)
+    inline._lonely = SOMETIMES
+    assert not in_loop(inline)
+    with inline._admission.place(), inline._admission.place():
+        assert in_loop(inline)
 
 
 def test_beside_others_none_goes_the_other_way(inline, clock):
@@ -91,7 +105,7 @@ def test_beside_others_none_goes_the_other_way(inline, clock):
 
 def test_a_long_one_now_and_then_changes_nothing(inline, clock):
     learnt(inline, clock)
-    inline._recent.add("loop", 1.0)
+    inline._recent.add("shared", 1.0)
     inline._recent.add("thread", 1.0)
     assert in_loop(inline)
 
