@@ -199,10 +199,10 @@ def noting(tmp_path):
 
 def test_what_encodes_nothing_is_done_in_the_event_loop_and_found_alike(noting):
     query = {"study": {"study_id": "S0003"}}
-    replies = [noting.search(query=query).hits for _ in range(40)]
+    replies = [noting.search(query=query).hits for _ in range(64)]
     assert all(reply == replies[0] for reply in replies)
     assert noting.threads[:16] == ["call"] * 16
-    assert noting.threads[16:].count("front") == 23  # and one the other way
+    assert noting.threads[16:].count("front") == 47  # and one the other way
 
 
 @pytest.mark.parametrize("fields", [{"query": {"text": "finding1"}}, {"include_report": True}])
@@ -214,10 +214,10 @@ def test_what_encodes_or_looks_something_up_has_a_thread(noting, fields):
 
 def test_requests_of_a_stream_are_done_there_too(noting):
     search = search_request(query={"study": {"study_id": "S0003"}})
-    requests = [retrieval_pb2.SearchStreamRequest(tag=str(tag), search=search) for tag in range(40)]
+    requests = [retrieval_pb2.SearchStreamRequest(tag=str(tag), search=search) for tag in range(64)]
     replies = list(noting.retrieval.SearchStream(iter(requests), timeout=20))
     assert [reply.tag for reply in replies] == [request.tag for request in requests]
-    assert noting.threads.count("front") == 23  # but for the first 16, and one the other way
+    assert noting.threads.count("front") == 47  # but for the first 16, and one the other way
 
 
 def test_an_engine_that_waits_for_others_never_holds_up_the_loop(noting):

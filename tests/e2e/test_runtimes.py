@@ -79,11 +79,13 @@ def test_sighup_takes_up_what_was_made_since_while_searches_go_on_and_none_fails
             keep(plans, model, "int8", "for this test", model.path.read_bytes())
         running = [(name, pool.submit(searches, name)) for name in QUERIES for _ in range(2)]
         server.popen.send_signal(signal.SIGHUP)
-        for _ in range(600):
-            if log.read_text().count(", int8: top-10") == len(QUERIES):
+        for _ in range(2400):
+            if chosen_anew := log.read_text().count(", int8: top-10") == len(QUERIES):
                 break
             time.sleep(0.05)
         enough.set()
+        said = [line for line in log.read_text().splitlines() if " access" not in line]
+        assert chosen_anew, said[-10:]
         for name, found in running:
             assert all(result.hits == before[name].hits for result in found.result())
         for name, result in before.items():

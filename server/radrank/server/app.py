@@ -10,6 +10,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -42,6 +43,7 @@ SERVICES = (
 _SPARE = 16  # threads beside those that compute: for what looks something up or changes the archive
 _REFUSED = 1_000  # calls that may wait for their refusal: past it gRPC itself refuses
 _LAST_SECONDS = 5.0  # for threads whose callers have gone
+_LOOK = 0.25  # seconds after which the main thread looks whether a signal came
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +208,7 @@ def run(
 
     loader = threading.Thread(target=loaded, name="load", daemon=True)
     loader.start()
-    while (event := events.get()) == "reselect":
+    while (event := _heard(events)) == "reselect":
         try:
             reselect()
         except Exception as error:  # noqa: BLE001 - what serves goes on serving
@@ -218,6 +220,14 @@ def run(
         library.close()
     if isinstance(event, BaseException):
         raise event
+
+
+def _heard(events: queue.SimpleQueue[str | BaseException]) -> str | BaseException:
+    """The next event. Called in the main thread, where Python runs what signals set off."""
+    while True:
+        # The kernel may hand a signal to any thread, which does not wake this one: it looks by itself.
+        with suppress(queue.Empty):
+            return events.get(timeout=_LOOK)
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
