@@ -24,7 +24,7 @@ MODELS = (
     *(RERANKER + kind for kind in KINDS),
     *(MESSAGES_OF + kind for kind in KINDS if VARIANTS[kind].apart),
 )
-"""Names of all models of the tiny bundle, and of the demo's: known before either is made."""
+"""Names of all models of the tiny bundle, and of the demo's but for the MLP: known before either is made."""
 
 
 def model_of(name: str, batches: Sequence[int] = BATCHES, *, bundle: Path | None = None) -> Model:

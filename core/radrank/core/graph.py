@@ -19,6 +19,7 @@ from radrank.core.layout import VectorLayout
 from radrank.core.nodes import NO_ROW, Nodes, first_kept
 from radrank.core.studies import Modality
 from radrank.core.vectors import Rows, Vector, top_k
+from radrank.core.weights import clipped, cosines_among, mean_of_nearest, means_of, widened
 
 QUERY, CANDIDATE = "query", "candidate"
 NODE_TYPES = (QUERY, CANDIDATE, Modality.IMAGE.value, Modality.REPORT.value)
@@ -306,7 +307,7 @@ class GraphBuilder:
         """What a batch with messages has of edges and of archive items. base: float32 [B, K]"""
         width = base.shape[1]
         arrays: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-            "candidate_query.weight": _clipped(base)[..., None]
+            "candidate_query.weight": clipped(base)[..., None]
         }
         for m in Modality:
             each = [g.edges[f"query_{m}"] for g in graphs]
@@ -316,19 +317,19 @@ class GraphBuilder:
         for name in graphs[0].dense:
             matrices = [g.dense[name] for g in graphs]
             rows = width if name == "candidate_candidate" else 1
-            arrays[f"{name}.dense"] = _stacked([_widened(one, width) for one in matrices], rows)
+            arrays[f"{name}.dense"] = _stacked([widened(one, width) for one in matrices], rows)
         return arrays
 
     def _between(self, target: Modality, candidates: Candidates) -> dict[str, Edges]:
         """The edges between candidates, and between them and the query."""
-        clipped = _clipped(candidates.cosines)
+        similar = clipped(candidates.cosines)
         first = np.full((1, self.settings.query_candidates), NO_ROW, dtype=np.int32)
         heard = np.zeros(first.shape, dtype=np.float32)
         count = min(len(candidates), first.shape[1])
-        first[0, :count], heard[0, :count] = np.arange(count), clipped[:count]
+        first[0, :count], heard[0, :count] = np.arange(count), similar[:count]
         return {
             "candidate_candidate": self._nearest(self.gallery[target].vectors.take(candidates.rows)),
-            "candidate_query": Edges(idx=np.zeros((len(candidates), 1), dtype=np.int32), weight=clipped[:, None]),
+            "candidate_query": Edges(idx=np.zeros((len(candidates), 1), dtype=np.int32), weight=similar[:, None]),
             "query_candidate": Edges(idx=first, weight=heard),
         }
 
@@ -337,11 +338,11 @@ class GraphBuilder:
         dense = {}
         if "candidate_candidate" in self.relations:
             vectors = self.gallery[target].vectors.take(candidates.rows)
-            dense["candidate_candidate"] = _mean_of_nearest(_among(vectors), self.settings.neighbours)
+            dense["candidate_candidate"] = mean_of_nearest(cosines_among(vectors), self.settings.neighbours)
         if "query_candidate" in self.relations:
             first = candidates.cosines[: self.settings.query_candidates]
             means = np.zeros((1, len(candidates)), dtype=np.float32)
-            np.multiply(_clipped(first), np.float32(1.0 / max(1, len(first))), out=means[0, : len(first)])
+            np.multiply(clipped(first), np.float32(1.0 / max(1, len(first))), out=means[0, : len(first)])
             dense["query_candidate"] = means
         return dense
 
@@ -387,7 +388,7 @@ class GraphBuilder:
             if self._shuffles and own is not None:  # tables leave out the own study, chance does not
                 keep &= nodes.study.take(safe) != own[:, None]
         kept, weight = first_kept(rows, cosines, keep, k)
-        return Edges(idx=kept.astype(np.int32, copy=False), weight=_clipped(weight))
+        return Edges(idx=kept.astype(np.int32, copy=False), weight=clipped(weight))
 
     def _nearest(self, vectors: NDArray[np.float32]) -> Edges:
         """kNN edges between the candidates themselves. vectors: float32 [K, d]."""
@@ -395,11 +396,11 @@ class GraphBuilder:
         near = min(k, count - 1)
         if near <= 0:
             return Edges(idx=np.full((count, k), NO_ROW, dtype=np.int32), weight=np.zeros((count, k), dtype=np.float32))
-        cosines = _among(vectors)
+        cosines = cosines_among(vectors)
         best = top_k(cosines, near)
         idx = best.astype(np.int32)
         best += np.arange(0, count * count, count)[:, None]  # places in the whole of it
-        weight = _clipped(cosines.take(best))
+        weight = clipped(cosines.take(best))
         if self._shuffles:
             led = _shuffle(count)[idx]
             itself = led == np.arange(count)[:, None]  # chance may lead back to where an edge ends
@@ -441,35 +442,6 @@ def _shuffle(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(count).permutation(count)
 
 
-def _among(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines of unit vectors [n, d] to each other, [n, n]; nobody is its own neighbour: less than any cosine there."""
-    cosines: NDArray[np.float32] = vectors @ vectors.T
-    cosines.reshape(-1)[:: len(vectors) + 1] = -2.0
-    return cosines
-
-
-def _mean_of_nearest(cosines: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """The weights of each row's k largest, as `top_k` finds them, over their number; 0 for all others. [n, n]
-
-    cosines: float32 [n, n] as `_among` has them
-    """
-    count = len(cosines)
-    k = min(k, count - 1)
-    if k <= 0:
-        return np.zeros_like(cosines)
-    ordered = np.sort(cosines, axis=1)  # whole rows: quicker than to part them, and neighbours in it tell of ties
-    least = ordered[:, count - k]
-    if (ordered[:, count - k - 1] == least).any():
-        near = np.zeros(cosines.shape, dtype=np.bool_)
-        np.put_along_axis(near, top_k(cosines, k), True, axis=1)
-    else:
-        near = cosines >= least[:, None]
-    means = _clipped(cosines)
-    means *= near
-    means *= np.float32(1.0 / k)
-    return means
-
-
 def _laid_out(
     edges: Mapping[str, tuple[NDArray[np.integer], NDArray[np.float32]]], width: int
 ) -> dict[str, NDArray[np.float32]]:
@@ -484,23 +456,14 @@ def _laid_out(
         there = idx >= 0
         dense = np.zeros((*idx.shape[:2], width), dtype=np.float32)
         places = idx + np.arange(0, dense.size, width).reshape(*idx.shape[:2], 1)
-        dense.put(places[there], _means(there, weight)[there])
+        dense.put(places[there], means_of(there, weight)[there])
         arrays[f"{name}.dense"] = dense
     return arrays
 
 
 def _weighed(name: str, idx: NDArray[np.integer], weight: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """A relation's weights [B, n, k], and the same over their number."""
-    return {f"{name}.weight": weight, f"{name}.mean": _means(idx >= 0, weight)}
-
-
-def _means(there: NDArray[np.bool_], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights [B, n, k] over how many edges a node has. there: where there is an edge"""
-    if there.all():
-        return weight * np.float32(1.0 / there.shape[2])
-    counts = np.maximum(there.sum(axis=2, keepdims=True, dtype=np.float32), np.float32(1.0))
-    means: NDArray[np.float32] = weight / counts
-    return means
+    return {f"{name}.weight": weight, f"{name}.mean": means_of(idx >= 0, weight)}
 
 
 def _copies(
@@ -531,14 +494,3 @@ def _stacked(parts: Sequence[NDArray[Any]], rows: int, padding: float = 0) -> ND
     for b, part in enumerate(parts):
         stacked[b, : len(part)] = part
     return stacked
-
-
-def _widened(matrix: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """[n, width], zeros on the right."""
-    gap = width - matrix.shape[1]
-    return np.pad(matrix, ((0, 0), (0, gap))) if gap else matrix
-
-
-def _clipped(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Edge weights are similarities; what points away counts nothing."""
-    return np.maximum(cosines, np.float32(0.0))

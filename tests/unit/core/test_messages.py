@@ -120,7 +120,7 @@ def test_searches_rank_alike_with_and_without_them(tmp_path, kept):
 
 
 def test_edges_that_a_reranker_with_messages_does_not_read_are_not_looked_for(kept, monkeypatch):
-    monkeypatch.setattr(graph, "_among", lambda *_: pytest.fail("compared the candidates with one another"))
+    monkeypatch.setattr(graph, "cosines_among", lambda *_: pytest.fail("compared the candidates with one another"))
     reranker = ToldReranker(NeighbourMessages())
     reranker.relations = frozenset(["query_image", "query_report"])
     ranker = ranker_of(view_of(kept), DoubleBundle(rerankers={"sage": reranker}))
